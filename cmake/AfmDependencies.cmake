@@ -1,0 +1,54 @@
+# The libraries libafm stands on. Only afm_torch is public; Eigen, fmt, nlohmann-json and xxhash stay behind .cpp files.
+
+# LibTorch comes from the Python that is named, or from .venv, or from CMAKE_PREFIX_PATH.
+set(AFM_PYTHON_EXECUTABLE "" CACHE FILEPATH "Python whose torch is used (default: .venv, then python3)")
+if(NOT AFM_PYTHON_EXECUTABLE)
+  if(EXISTS ${PROJECT_SOURCE_DIR}/.venv/bin/python)
+    set(AFM_PYTHON_EXECUTABLE ${PROJECT_SOURCE_DIR}/.venv/bin/python)
+  else()
+    find_program(AFM_PYTHON3 NAMES python3 python)
+    set(AFM_PYTHON_EXECUTABLE ${AFM_PYTHON3})
+  endif()
+endif()
+if(NOT Torch_DIR AND AFM_PYTHON_EXECUTABLE)
+  execute_process(COMMAND ${AFM_PYTHON_EXECUTABLE} -c "import torch; print(torch.utils.cmake_prefix_path)"
+                  OUTPUT_VARIABLE afm_torch_prefix OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+  list(APPEND CMAKE_PREFIX_PATH ${afm_torch_prefix})
+endif()
+find_package(Torch 2.11 REQUIRED)
+find_package(Eigen3 3.4 REQUIRED NO_MODULE)
+find_package(fmt REQUIRED)
+find_package(nlohmann_json 3.10 REQUIRED)
+find_path(AFM_XXHASH_INCLUDE xxhash.h REQUIRED)
+
+# What every translation unit needs; warnings included.
+add_library(afm_build_flags INTERFACE)
+target_compile_features(afm_build_flags INTERFACE cxx_std_20)
+separate_arguments(afm_torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
+target_compile_options(afm_build_flags INTERFACE ${afm_torch_flags} -Wall -Wextra -Wpedantic -Wshadow
+                                                 $<$<BOOL:${AFM_WERROR}>:-Werror> $<$<BOOL:${AFM_NATIVE}>:-march=native>)
+if(AFM_SANITIZE)
+  target_compile_options(afm_build_flags INTERFACE -fsanitize=${AFM_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(afm_build_flags INTERFACE -fsanitize=${AFM_SANITIZE})
+endif()
+
+# Torch's headers are third-party: no warnings from them.
+add_library(afm_torch INTERFACE)
+target_include_directories(afm_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
+target_link_libraries(afm_torch INTERFACE torch)
+
+add_library(afm_private_dependencies INTERFACE)
+target_include_directories(afm_private_dependencies SYSTEM INTERFACE ${AFM_XXHASH_INCLUDE})
+target_link_libraries(afm_private_dependencies INTERFACE Eigen3::Eigen nlohmann_json::nlohmann_json)
+# torch ships newer fmt headers that win over the system's, so fmt is used header-only.
+target_compile_definitions(afm_private_dependencies INTERFACE FMT_HEADER_ONLY=1)
+get_target_property(afm_fmt_include fmt::fmt INTERFACE_INCLUDE_DIRECTORIES)
+if(afm_fmt_include)
+  target_include_directories(afm_private_dependencies SYSTEM INTERFACE ${afm_fmt_include})
+endif()
+
+find_program(AFM_CCACHE ccache)
+if(AFM_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime
+                                  ${AFM_CCACHE})
+endif()

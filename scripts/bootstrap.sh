@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Installs what a build of libafm needs and is missing: system packages (Debian, as root) and a Python environment in
+# .venv with the pinned CPU torch. Idempotent, and silent when there is nothing to do.
+#
+#   AFM_PYTHON=/path/to/python   use this interpreter (it must already have torch 2.11 to 2.14); no .venv is made
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")/.."
+
+say() { printf '\033[1m[libafm]\033[0m %s\n' "$*"; }
+
+has_header() { printf '#include <%s>\n' "$1" | g++ -std=c++20 -E -x c++ - >/dev/null 2>&1; }
+has_eigen() { [ -e /usr/include/eigen3/Eigen/Core ] || has_header Eigen/Core; }
+has_catch2() { has_header catch2/catch_test_macros.hpp; }
+
+missing_packages() {
+  command -v g++ >/dev/null || echo g++
+  command -v cmake >/dev/null || echo cmake
+  command -v ninja >/dev/null || echo ninja-build
+  command -v ccache >/dev/null || echo ccache
+  python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
+  [ -e "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] || echo python3-dev
+  command -v g++ >/dev/null || return 0
+  has_eigen || echo libeigen3-dev
+  has_header fmt/format.h || echo libfmt-dev
+  has_header nlohmann/json.hpp || echo nlohmann-json3-dev
+  has_header xxhash.h || echo libxxhash-dev
+  has_catch2 || echo libcatch2-dev
+}
+
+# Debian 12 has Catch2 3 in its backports suite only: enable it from the machine's own entry for the same mirror.
+enable_backports() {
+  local codename entry=/etc/apt/sources.list.d/debian.sources
+  codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+  [ "$codename" = bookworm ] || return 0
+  grep -rqs "^[^#]*$codename-backports" /etc/apt/sources.list /etc/apt/sources.list.d && return 0
+  if [ -e "$entry" ]; then
+    awk -v RS= -v suite="$codename-backports" '
+      /^Types:|\nTypes:/ && $0 !~ /security/ { sub(/Suites:[^\n]*/, "Suites: " suite); print; exit }' "$entry" \
+      > /etc/apt/sources.list.d/afm-backports.sources
+  else
+    sed -n "s/^\(deb .*\) $codename main.*/\1 $codename-backports main/p" /etc/apt/sources.list | head -n 1 \
+      > /etc/apt/sources.list.d/afm-backports.list
+  fi
+}
+
+install_packages() {
+  local packages=("$@")
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "libafm needs these system packages, and cannot install them here: ${packages[*]}" >&2
+    echo "On Debian 12 libcatch2-dev is in the backports suite." >&2
+    exit 1
+  fi
+  say "installing system packages: ${packages[*]}"
+  enable_backports
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq
+  local release=()
+  [ "$(. /etc/os-release && echo "${VERSION_CODENAME:-}")" = bookworm ] && release=(-t bookworm-backports)
+  for package in "${packages[@]}"; do
+    if [ "$package" = libcatch2-dev ]; then
+      apt-get install -y -qq "${release[@]}" libcatch2-dev >/dev/null
+    else
+      apt-get install -y -qq "$package" >/dev/null
+    fi
+  done
+}
+
+mapfile -t missing < <(missing_packages)
+[ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
+mapfile -t missing < <(missing_packages) # g++ itself may have been missing above
+[ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
+
+[ -z "${AFM_PYTHON:-}" ] || exit 0
+
+requirements=$(cat requirements.txt)
+stamp=.venv/.afm-requirements
+if [ ! -x .venv/bin/python ]; then
+  say "making the Python environment .venv"
+  python3 -m venv .venv
+fi
+if [ "$(cat "$stamp" 2>/dev/null)" != "$requirements" ]; then
+  say "installing Python packages into .venv (the pinned CPU torch takes a minute)"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+  printf '%s\n' "$requirements" > "$stamp"
+fi
