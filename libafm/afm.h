@@ -1,0 +1,27 @@
+#pragma once
+
+// All of libafm but the models (models/models.h).
+
+#include "libafm/compress/comparison.h"
+#include "libafm/compress/factorize.h"
+#include "libafm/compress/plan.h"
+#include "libafm/compress/statistics.h"
+#include "libafm/core/error.h"
+#include "libafm/core/fields.h"
+#include "libafm/core/safetensors.h"
+#include "libafm/core/tensors.h"
+#include "libafm/core/version.h"
+#include "libafm/data/batch_stream.h"
+#include "libafm/data/dataset.h"
+#include "libafm/data/encoder.h"
+#include "libafm/data/schema.h"
+#include "libafm/metrics/metrics.h"
+#include "libafm/nn/embedding.h"
+#include "libafm/nn/interaction.h"
+#include "libafm/nn/linear.h"
+#include "libafm/nn/mlp.h"
+#include "libafm/nn/model.h"
+#include "libafm/nn/model_file.h"
+#include "libafm/nn/rank_plan.h"
+#include "libafm/train/loss.h"
+#include "libafm/train/trainer.h"

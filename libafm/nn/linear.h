@@ -1,0 +1,64 @@
+#pragma once
+
+// A drop-in for torch::nn::Linear that is dense or a pair of factors.
+//   dense      y = W x + b
+//   rank k     y = up g(down x + down_bias) + up_bias,  g the identity or ReLU (FactorActivation)
+
+#include <cstdint>
+#include <optional>
+#include <ostream>
+#include <tuple>
+#include <type_traits>
+
+#include <torch/nn/cloneable.h>
+#include <torch/nn/pimpl.h>
+
+#include "libafm/core/fields.h"
+#include "libafm/linalg/factors.h"
+#include "libafm/nn/layer.h"
+
+namespace afm::nn {
+
+struct LinearOptions {
+  int64_t in_features = 1;                                 // n, at least 1
+  int64_t out_features = 1;                                // m, at least 1
+  bool bias = true;
+  std::optional<int64_t> rank = std::nullopt;              // k in [0, min(n, m)]; none = dense
+  FactorActivation activation = FactorActivation::kNone;
+  bool operator==(const LinearOptions&) const = default;
+};
+
+constexpr auto field_list(std::type_identity<LinearOptions>) {
+  return std::make_tuple(
+      field("in_features", &LinearOptions::in_features, "Width of the input, n."),
+      field("out_features", &LinearOptions::out_features, "Width of the output, m."),
+      field("bias", &LinearOptions::bias, "Adds a bias; a factorized layer always has one."),
+      field("rank", &LinearOptions::rank, "Rank k of the factor pair, in [0, min(n, m)]; none = dense."),
+      field("activation", &LinearOptions::activation, "Between the factors: none, relu or shifted_relu."));
+}
+
+class LinearImpl : public torch::nn::Cloneable<LinearImpl>, public Layer {
+ public:
+  LinearImpl(int64_t in_features, int64_t out_features)
+      : LinearImpl(LinearOptions{.in_features = in_features, .out_features = out_features}) {}
+  explicit LinearImpl(LinearOptions options);
+
+  void reset() override;
+  void reset_parameters();                                 // Xavier normal weights, zero biases (FuxiCTR)
+  void pretty_print(std::ostream& stream) const override;
+
+  at::Tensor forward(const at::Tensor& x);                 // [*, n] -> [*, m]
+
+  bool is_dense() const override { return !options.rank.has_value(); }
+  LayerPlan plan() const override;
+  void reshape(const LayerPlan& plan) override;
+  // Becomes the pair `factors`; weight and bias are gone. dtype and device of the layer are kept.
+  void set_factors(const Factors& factors, FactorActivation activation = FactorActivation::kNone);
+
+  LinearOptions options;
+  at::Tensor weight, bias;                      // dense: [m, n], [m]; bias undefined without one
+  at::Tensor down, down_bias, up, up_bias;      // rank k: [k, n], [k], [m, k], [m]
+};
+TORCH_MODULE(Linear);
+
+}  // namespace afm::nn

@@ -1,0 +1,67 @@
+#pragma once
+
+// The interface that training, compression and files know of a model. A model is built from options, a schema and a rank
+// plan (empty = dense); loading a compressed model and a dense one is the same code.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <torch/nn/module.h>
+
+#include "libafm/data/batch.h"
+#include "libafm/data/schema.h"
+#include "libafm/nn/rank_plan.h"
+
+namespace afm {
+
+class Model : public torch::nn::Module {
+ public:
+  explicit Model(Schema schema) : schema_(std::move(schema)) {}
+
+  virtual at::Tensor forward(const Batch& batch) = 0;          // logits [B]
+  virtual std::string_view kind() const = 0;                   // "deepfm": its name in model files and on the command line
+  virtual std::string options_json() const = 0;                // every option, as JSON
+  // A model of the same kind, options and schema, with other ranks and fresh weights (CPU, float32).
+  virtual std::shared_ptr<Model> build_like(const RankPlan& plan) const = 0;
+
+  const Schema& schema() const { return schema_; }
+  at::Device device() const;
+  at::ScalarType dtype() const;
+
+ private:
+  Schema schema_;
+};
+
+// A deep copy: same ranks, weights, buffers, dtype, device and training mode.
+std::shared_ptr<Model> copy_of(const Model& model);
+
+// Switches a module tree to evaluation mode and back at the end of the scope.
+class EvaluationMode {
+ public:
+  explicit EvaluationMode(torch::nn::Module& module) : module_(module), was_training_(module.is_training()) {
+    module_.eval();
+  }
+  ~EvaluationMode() { module_.train(was_training_); }
+  EvaluationMode(const EvaluationMode&) = delete;
+  EvaluationMode& operator=(const EvaluationMode&) = delete;
+
+ private:
+  torch::nn::Module& module_;
+  bool was_training_;
+};
+
+// Parameters and bytes of one part of a model: "embedding", "wide", "mlp", "cross", or the module's own name. Bytes count
+// parameters and buffers (batch norm statistics).
+struct GroupSize {
+  std::string group;
+  int64_t parameters = 0;
+  int64_t bytes = 0;
+};
+std::vector<GroupSize> size_by_group(const torch::nn::Module& module);
+int64_t parameter_count(const torch::nn::Module& module);
+int64_t byte_count(const torch::nn::Module& module);          // parameters and buffers
+
+}  // namespace afm
