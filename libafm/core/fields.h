@@ -33,20 +33,25 @@ constexpr Field<Struct, Value> field(std::string_view name, Value Struct::*membe
 
 // A struct for which field_list() was declared.
 template <typename Struct>
-concept HasFields = requires { field_list(std::type_identity<std::remove_cvref_t<Struct>>{}); };
+concept HasFields = requires {
+  field_list(std::type_identity<std::remove_cvref_t<Struct>>{});
+};
 
 // Calls visit(name, value&, doc) for each field of `options`, in order of declaration.
 template <typename Struct, typename Visit>
-  requires HasFields<Struct>
+requires HasFields<Struct>
 void for_each_field(Struct& options, Visit&& visit) {
   std::apply([&](const auto&... item) { (visit(item.name, options.*(item.member), item.doc), ...); },
              field_list(std::type_identity<std::remove_cvref_t<Struct>>{}));
 }
 
 // An enum that is written by name declares, in its own namespace, in the order of its values from 0:
-//   constexpr std::array<std::string_view, 2> enum_names(std::type_identity<CrossForm>) { return {"vector", "matrix"}; }
+//   constexpr std::array<std::string_view, 2> enum_names(std::type_identity<CrossForm>) { return {"vector", "matrix"};
+//   }
 template <typename Enum>
-concept NamedEnum = std::is_enum_v<Enum> && requires { enum_names(std::type_identity<Enum>{}); };
+concept NamedEnum = std::is_enum_v<Enum> && requires {
+  enum_names(std::type_identity<Enum>{});
+};
 
 template <NamedEnum Enum>
 constexpr std::string_view name_of(Enum value) {

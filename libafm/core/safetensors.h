@@ -6,8 +6,9 @@
 //   file.verify();                                               // checksum of the data
 //   const TensorView& weight = file.at("head.weight");
 //
-// A reader trusts nothing: header length and JSON, names, dtypes, shapes, offsets (in order, no holes, no overlap, within
-// the file) are checked before a byte is used. What libafm writes carries an XXH3 checksum of the data in the metadata.
+// A reader trusts nothing: header length and JSON, names, dtypes, shapes, offsets (in order, no holes, no overlap,
+// within the file) are checked before a byte is used. What libafm writes carries an XXH3 checksum of the data in the
+// metadata.
 
 #include <cstddef>
 #include <cstdint>
@@ -23,13 +24,13 @@ namespace afm {
 
 enum class DType { kF64, kF32, kF16, kBF16, kI64, kI32, kI16, kI8, kU8, kBool };
 
-std::size_t size_of(DType dtype);         // bytes of one element
-std::string_view name_of(DType dtype);    // "F32", as the format spells it
+std::size_t size_of(DType dtype);       // bytes of one element
+std::string_view name_of(DType dtype);  // "F32", as the format spells it
 
 // One tensor of a file or to be written: row-major, not owned.
 struct TensorView {
   DType dtype = DType::kF32;
-  std::vector<int64_t> shape;             // empty for a scalar
+  std::vector<int64_t> shape;  // empty for a scalar
   std::span<const std::byte> bytes;
 };
 
@@ -58,8 +59,9 @@ class SafetensorsFile {
   std::shared_ptr<const State> state_;
 };
 
-// Writes to a temporary name beside `path`, syncs, renames: `path` holds the old or the new file, never a part. Adds the
-// checksum to the metadata. Throws IoError ("cannot write X: No space left on device"); the temporary file is removed.
+// Writes to a temporary name beside `path`, syncs, renames: `path` holds the old or the new file, never a part. Adds
+// the checksum to the metadata. Throws IoError ("cannot write X: No space left on device"); the temporary file is
+// removed.
 void write_safetensors(const std::filesystem::path& path, std::map<std::string, std::string> metadata,
                        const std::map<std::string, TensorView>& tensors);
 

@@ -16,6 +16,7 @@ using TensorMap = std::map<std::string, at::Tensor>;
 using Metadata = std::map<std::string, std::string>;
 
 // A tensor over the file's mapping: no copy, read-only by contract, keeps the mapping alive.
+// Only a tensor that a foreign writer did not align is copied. Throws FormatError for a name that the file lacks.
 at::Tensor view_tensor(const SafetensorsFile& file, const std::string& name);
 
 // Every tensor of the file, copied to the CPU.
