@@ -1,0 +1,56 @@
+# The two commands: `make quickstart` and `make test`. Both install what is missing, build, and run; both are idempotent.
+
+PYTHON = $(shell scripts/bootstrap.sh --python)
+RUN = PYTHONPATH=$(CURDIR)/build/python $(PYTHON)
+
+.PHONY: help quickstart test build bootstrap format lint asan stubs clean
+
+help:
+	@echo "make quickstart   build, then prepare, train, compress, fine-tune and report on MovieLens-100k"
+	@echo "make test         build everything and run every test"
+	@echo "make build        build everything"
+	@echo "make format       clang-format and ruff on every source"
+	@echo "make lint         what ruff and clang-format would change"
+	@echo "make asan         C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make stubs        regenerate python/afm/_core.pyi"
+
+bootstrap:
+	@scripts/bootstrap.sh
+
+build/build.ninja: | bootstrap
+	@echo "[libafm] configuring"
+	@cmake --preset release -DAFM_PYTHON_EXECUTABLE=$(PYTHON) > build-configure.log 2>&1 || (cat build-configure.log; exit 1)
+	@mv build-configure.log build/configure.log
+
+quickstart: bootstrap build/build.ninja
+	@echo "[libafm] building the library and the Python package (first time: some minutes)"
+	@cmake --build build --target afm_core_python
+	@$(RUN) -m afm quickstart --out out/quickstart
+
+build: bootstrap build/build.ninja
+	@echo "[libafm] building (first time: some minutes)"
+	@cmake --build build
+
+test: build
+	@ctest --test-dir build --output-on-failure --no-tests=error
+
+asan: bootstrap
+	cmake --preset asan -DAFM_PYTHON_EXECUTABLE=$(PYTHON)
+	cmake --build --preset asan
+	ctest --preset asan
+
+stubs: build
+	cmake --build build --target afm_stubs
+
+format:
+	git ls-files '*.h' '*.cpp' '*.inl' '*.cu' | xargs clang-format -i
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+lint:
+	git ls-files '*.h' '*.cpp' '*.inl' '*.cu' | xargs clang-format --dry-run -Werror
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+
+clean:
+	rm -rf build build-* out
