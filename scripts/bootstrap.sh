@@ -1,12 +1,37 @@
 #!/usr/bin/env bash
-# Installs what a build of libafm needs and is missing: system packages (Debian, as root) and a Python environment in
-# .venv with the pinned CPU torch. Idempotent, and silent when there is nothing to do.
+# Installs what a build of libafm needs and is missing: system packages (Debian, as root) and Python packages. Idempotent,
+# and silent when there is nothing to do.
 #
-#   AFM_PYTHON=/path/to/python   use this interpreter (it must already have torch 2.11 to 2.14); no .venv is made
+#   scripts/bootstrap.sh            install
+#   scripts/bootstrap.sh --python   print the Python that will be used, and install nothing
+#
+# The Python is $AFM_PYTHON where that is set (then nothing is installed into it); else the active virtual environment
+# where it has torch 2.11 to 2.14; else .venv, which sees the system's torch where that one is suitable and gets the pinned
+# CPU torch otherwise.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 
 say() { printf '\033[1m[libafm]\033[0m %s\n' "$*"; }
+
+has_suitable_torch() {
+  "$1" -c 'import sys, torch; sys.exit(not (2, 11) <= tuple(map(int, torch.__version__.split(".")[:2])) <= (2, 14))' \
+    2>/dev/null
+}
+
+python_to_use() {
+  if [ -n "${AFM_PYTHON:-}" ]; then
+    echo "$AFM_PYTHON"
+  elif [ -n "${VIRTUAL_ENV:-}" ] && has_suitable_torch "$VIRTUAL_ENV/bin/python"; then
+    echo "$VIRTUAL_ENV/bin/python"
+  else
+    echo "$PWD/.venv/bin/python"
+  fi
+}
+
+if [ "${1:-}" = --python ]; then
+  python_to_use
+  exit 0
+fi
 
 has_header() { printf '#include <%s>\n' "$1" | g++ -std=c++20 -E -x c++ - >/dev/null 2>&1; }
 has_eigen() { [ -e /usr/include/eigen3/Eigen/Core ] || has_header Eigen/Core; }
@@ -70,16 +95,26 @@ mapfile -t missing < <(missing_packages)
 mapfile -t missing < <(missing_packages) # g++ itself may have been missing above
 [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
 
-[ -z "${AFM_PYTHON:-}" ] || exit 0
+install_python_packages() { # python, requirements
+  local stamp
+  stamp=$("$1" -c 'import sys; print(sys.prefix)')/.afm-requirements
+  [ "$(cat "$stamp" 2>/dev/null)" != "$2" ] || return 0
+  say "installing Python packages (a first time takes a minute or two)"
+  printf '%s\n' "$2" | "$1" -m pip install --quiet --disable-pip-version-check -r /dev/stdin
+  printf '%s\n' "$2" > "$stamp"
+}
 
+[ -z "${AFM_PYTHON:-}" ] || exit 0
 requirements=$(cat requirements.txt)
-stamp=.venv/.afm-requirements
-if [ ! -x .venv/bin/python ]; then
-  say "making the Python environment .venv"
-  python3 -m venv .venv
-fi
-if [ "$(cat "$stamp" 2>/dev/null)" != "$requirements" ]; then
-  say "installing Python packages into .venv (the pinned CPU torch takes a minute)"
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-  printf '%s\n' "$requirements" > "$stamp"
+without_torch=$(grep -v '^torch==' requirements.txt)
+if [ "$(python_to_use)" != "$PWD/.venv/bin/python" ]; then
+  install_python_packages "$(python_to_use)" "$without_torch"
+else
+  if [ ! -x .venv/bin/python ]; then
+    say "making the Python environment .venv"
+    has_suitable_torch python3 && shared=--system-site-packages || shared=
+    python3 -m venv $shared .venv
+  fi
+  if grep -q 'include-system-site-packages = true' .venv/pyvenv.cfg; then requirements=$without_torch; fi
+  install_python_packages .venv/bin/python "$requirements"
 fi
