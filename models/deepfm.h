@@ -1,6 +1,7 @@
 #pragma once
 
-// DeepFM (Guo et al., 2017): logit = wide + factorization machine + MLP over the concatenated embeddings and dense features.
+// DeepFM (Guo et al., 2017): logit = wide + factorization machine + MLP over the concatenated embeddings and dense
+// features.
 
 #include <cstdint>
 #include <memory>
@@ -38,7 +39,7 @@ constexpr auto field_list(std::type_identity<DeepFMOptions>) {
 
 class DeepFMImpl : public Model {
  public:
-  explicit DeepFMImpl(DeepFMOptions options, Schema schema, const RankPlan& plan = {});
+  explicit DeepFMImpl(DeepFMOptions chosen, Schema counted, const RankPlan& plan = {});
 
   at::Tensor forward(const Batch& batch) override;
   std::string_view kind() const override { return "deepfm"; }
@@ -46,10 +47,10 @@ class DeepFMImpl : public Model {
   std::shared_ptr<Model> build_like(const RankPlan& plan) const override;
 
   DeepFMOptions options;
-  nn::Embedding embedding{nullptr};   // with wide weights
-  nn::Linear wide_dense{nullptr};     // [1, Q], first-order weights of the dense features; absent when Q is 0
+  nn::Embedding embedding{nullptr};  // with wide weights
+  nn::Linear wide_dense{nullptr};    // [1, Q], first-order weights of the dense features; absent when Q is 0
   nn::Mlp mlp{nullptr};
-  at::Tensor bias;                    // [1]
+  at::Tensor bias;  // [1]
 };
 TORCH_MODULE(DeepFM);
 

@@ -1,0 +1,89 @@
+#include "models/zoo.h"
+
+#include <array>
+#include <stdexcept>
+
+#include <fmt/ranges.h>
+
+#include "libafm/core/error.h"
+#include "libafm/core/fail.h"
+#include "libafm/core/options_json.h"
+#include "libafm/nn/model_file.h"
+#include "models/dcn.h"
+#include "models/deepfm.h"
+#include "models/wide_deep.h"
+
+namespace afm::models {
+namespace {
+
+using Json = nlohmann::json;
+
+template <typename Impl, typename Options>
+std::shared_ptr<Model> make(const Json& json, std::string_view where, const Schema& schema, const RankPlan& plan) {
+  return std::make_shared<Impl>(from_json<Options>(json, where), schema, plan);
+}
+
+struct Entry {
+  std::string_view name, options;
+  std::shared_ptr<Model> (*make)(const Json&, std::string_view where, const Schema&, const RankPlan&);
+};
+
+constexpr std::array<Entry, 3> kModels = {{{"deepfm", "DeepFMOptions", make<DeepFMImpl, DeepFMOptions>},
+                                           {"dcn", "DCNOptions", make<DCNImpl, DCNOptions>},
+                                           {"wide_deep", "WideDeepOptions", make<WideDeepImpl, WideDeepOptions>}}};
+
+const Entry& entry_named(std::string_view name) {
+  for (const Entry& entry : kModels) {
+    if (entry.name == name) return entry;
+  }
+  fail<std::invalid_argument>("there is no model '{}'; the models are: {}", name, fmt::join(model_names(), ", "));
+}
+
+Json parsed(std::string_view text, std::string_view where) {
+  try {
+    return Json::parse(text);
+  } catch (const Json::exception& error) {
+    fail<std::invalid_argument>("{} must be JSON: {}", where, error.what());
+  }
+}
+
+// A fresh model is float32; a file may hold another precision, and a loaded model is what was saved.
+void take_dtypes(const Model& model, const TensorMap& tensors) {
+  for (auto& [name, tensor] : state_of(model)) {
+    const auto source = tensors.find(name);
+    if (source == tensors.end() || source->second.is_floating_point() != tensor.is_floating_point()) continue;
+    tensor.set_data(tensor.to(source->second.scalar_type()));
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> model_names() {
+  std::vector<std::string> names;
+  for (const Entry& entry : kModels) names.emplace_back(entry.name);
+  return names;
+}
+
+std::shared_ptr<Model> make_model(std::string_view name, std::string_view options_json, const Schema& schema,
+                                  const RankPlan& plan) {
+  const Entry& entry = entry_named(name);
+  return entry.make(parsed(options_json, entry.options), entry.options, schema, plan);
+}
+
+std::shared_ptr<Model> load_model(const std::filesystem::path& path) {
+  const ModelFile file = read_model_file(path);
+  std::shared_ptr<Model> model;
+  try {
+    model = make_model(file.model, file.options_json, file.schema, file.plan);
+  } catch (const std::invalid_argument& error) {
+    fail<FormatError>("'{}' describes a model that cannot be built: {}", path.string(), error.what());
+  } catch (const DataError& error) {
+    fail<FormatError>("'{}' describes a model that cannot be built: {}", path.string(), error.what());
+  }
+  take_dtypes(*model, file.tensors);
+  load_state(*model, file.tensors, path.string());
+  model->eval();
+  return model;
+}
+
+}  // namespace afm::models

@@ -1,7 +1,7 @@
 #pragma once
 
-// What every layer that can be factorized has in common: its ranks, and a hook on its output (LibTorch's C++ modules have
-// neither hooks nor replaceable typed members, so a layer changes its own inside).
+// What every layer that can be factorized has in common: its ranks, and a hook on its output (LibTorch's C++ modules
+// have neither hooks nor replaceable typed members, so a layer changes its own inside).
 
 #include <functional>
 #include <memory>
@@ -22,12 +22,13 @@ using OutputHook = std::function<void(const at::Tensor& input, const at::Tensor&
 class Layer {
  public:
   virtual ~Layer() = default;
-  void set_output_hook(OutputHook hook) { hook_ = std::move(hook); }   // an empty hook removes it
+  void set_output_hook(OutputHook hook) { hook_ = std::move(hook); }  // an empty hook removes it
   virtual bool is_dense() const = 0;
-  virtual LayerPlan plan() const = 0;                   // the ranks it has; empty ranks when dense
+  virtual LayerPlan plan() const = 0;  // the ranks it has; empty ranks when dense
   // Replaces the parameters by uninitialised ones of the plan's shapes (empty ranks: dense), keeping dtype and device.
   // Throws std::invalid_argument for a rank above what the layer allows.
   virtual void reshape(const LayerPlan& plan) = 0;
+  virtual void reset_parameters() = 0;  // fresh values for the parameters that it has
 
  protected:
   void call_hook(const at::Tensor& input, const at::Tensor& output) const {
@@ -38,14 +39,14 @@ class Layer {
   OutputHook hook_;
 };
 
-// Every Layer of a module tree with its path ("" for the root itself), in order of registration; a layer registered twice
-// is given once, under its first path.
+// Every Layer of a module tree with its path ("" for the root itself), in order of registration; a layer registered
+// twice is given once, under its first path.
 std::vector<std::pair<std::string, Layer*>> layers_of(torch::nn::Module& root);
 
 // The ranks of a module tree: what a model file states.
 RankPlan rank_plan_of(const torch::nn::Module& root);
-// Reshapes the layers that `plan` names. Throws std::invalid_argument for a name that is no layer (listing the layers) or
-// ranks that do not fit it.
+// Reshapes the layers that `plan` names. Throws std::invalid_argument for a name that is no layer (listing the layers)
+// or ranks that do not fit it.
 void apply_plan(torch::nn::Module& root, const RankPlan& plan);
 
 }  // namespace afm::nn

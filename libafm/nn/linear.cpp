@@ -1,0 +1,130 @@
+#include "libafm/nn/linear.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string_view>
+#include <utility>
+
+#include <ATen/ATen.h>
+#include <fmt/ranges.h>
+#include <torch/nn/init.h>
+#include <torch/types.h>
+
+#include "libafm/core/fail.h"
+
+namespace afm::nn {
+namespace {
+
+void check_width(std::string_view name, int64_t width) {
+  if (width < 1) fail<std::invalid_argument>("LinearOptions.{} must be at least 1, got {}", name, width);
+}
+
+void check_rank(const LinearOptions& options, int64_t rank) {
+  const int64_t largest = std::min(options.in_features, options.out_features);
+  if (rank >= 0 && rank <= largest) return;
+  fail<std::invalid_argument>("LinearOptions.rank must be in [0, {}] for a layer [{}, {}], got {}", largest,
+                              options.out_features, options.in_features, rank);
+}
+
+LinearOptions checked(const LinearOptions& options) {
+  check_width("in_features", options.in_features);
+  check_width("out_features", options.out_features);
+  if (options.rank) check_rank(options, *options.rank);
+  return options;
+}
+
+void check_factor(std::string_view name, const at::Tensor& factor, at::IntArrayRef shape) {
+  if (factor.defined() && factor.sizes() == shape) return;
+  fail<std::invalid_argument>("Linear: factors.{} must have the shape [{}], got {}", name, fmt::join(shape, ", "),
+                              factor.defined() ? fmt::format("[{}]", fmt::join(factor.sizes(), ", ")) : "no tensor");
+}
+
+}  // namespace
+
+LinearImpl::LinearImpl(LinearOptions chosen) : options(checked(chosen)) { reset(); }
+
+void LinearImpl::reset() {
+  allocate(at::TensorOptions().dtype(at::kFloat));
+  reset_parameters();
+}
+
+void LinearImpl::reset_parameters() {
+  const torch::NoGradGuard no_grad;
+  for (const auto& tensor : {weight, down, up}) {
+    if (tensor.defined()) torch::nn::init::xavier_normal_(tensor);
+  }
+  for (const auto& tensor : {bias, down_bias, up_bias}) {
+    if (tensor.defined()) tensor.zero_();
+  }
+}
+
+void LinearImpl::pretty_print(std::ostream& stream) const {
+  stream << std::boolalpha << "afm::nn::Linear(in_features=" << options.in_features
+         << ", out_features=" << options.out_features << ", bias=" << (options.bias || !is_dense());
+  if (!is_dense()) stream << ", rank=" << *options.rank << ", activation=" << name_of(options.activation);
+  stream << ")";
+}
+
+at::Tensor LinearImpl::forward(const at::Tensor& x) {
+  TORCH_CHECK(x.dim() >= 1 && x.size(-1) == options.in_features, "Linear: expected [*, ", options.in_features,
+              "], got ", x.sizes());
+  at::Tensor y;
+  if (is_dense()) {
+    y = at::linear(x, weight, bias);
+  } else {
+    at::Tensor latent = at::linear(x, down, down_bias);
+    if (options.activation != FactorActivation::kNone) latent.relu_();
+    y = at::linear(latent, up, up_bias);
+  }
+  call_hook(x, y);
+  return y;
+}
+
+LayerPlan LinearImpl::plan() const {
+  if (is_dense()) return {};
+  return {.ranks = {*options.rank}, .activation = options.activation};
+}
+
+void LinearImpl::reshape(const LayerPlan& plan) {
+  if (plan.ranks.size() > 1) {
+    fail<std::invalid_argument>("a linear layer must have one rank, got {}", plan.ranks.size());
+  }
+  if (!plan.ranks.empty()) check_rank(options, plan.ranks[0]);
+  const at::TensorOptions kept = (is_dense() ? weight : up_bias).options();
+  options.rank = plan.ranks.empty() ? std::nullopt : std::optional(plan.ranks[0]);
+  options.activation = is_dense() ? FactorActivation::kNone : plan.activation;
+  allocate(kept);
+}
+
+void LinearImpl::set_factors(const Factors& factors, FactorActivation activation) {
+  const int64_t k = factors.down.defined() ? factors.down.size(0) : 0;
+  check_factor("down", factors.down, {k, options.in_features});
+  check_factor("down_bias", factors.down_bias, {k});
+  check_factor("up", factors.up, {options.out_features, k});
+  check_factor("up_bias", factors.up_bias, {options.out_features});
+  reshape({.ranks = {k}, .activation = activation});
+  const torch::NoGradGuard no_grad;
+  down.copy_(factors.down);
+  down_bias.copy_(factors.down_bias);
+  up.copy_(factors.up);
+  up_bias.copy_(factors.up_bias);
+}
+
+void LinearImpl::allocate(const at::TensorOptions& like) {
+  const int64_t n = options.in_features, m = options.out_features, k = options.rank.value_or(0);
+  const bool dense = is_dense();
+  place("weight", weight, {m, n}, dense, like);
+  place("bias", bias, {m}, dense && options.bias, like);
+  place("down", down, {k, n}, !dense, like);
+  place("down_bias", down_bias, {k}, !dense, like);
+  place("up", up, {m, k}, !dense, like);
+  place("up_bias", up_bias, {m}, !dense, like);
+}
+
+void LinearImpl::place(const char* name, at::Tensor& member, at::IntArrayRef shape, bool present,
+                       const at::TensorOptions& like) {
+  if (parameters_.contains(name)) parameters_.erase(name);
+  member = present ? register_parameter(name, torch::empty(shape, like)) : at::Tensor();
+}
+
+}  // namespace afm::nn

@@ -20,10 +20,10 @@
 namespace afm::nn {
 
 struct LinearOptions {
-  int64_t in_features = 1;                                 // n, at least 1
-  int64_t out_features = 1;                                // m, at least 1
+  int64_t in_features = 1;   // n, at least 1
+  int64_t out_features = 1;  // m, at least 1
   bool bias = true;
-  std::optional<int64_t> rank = std::nullopt;              // k in [0, min(n, m)]; none = dense
+  std::optional<int64_t> rank = std::nullopt;  // k in [0, min(n, m)]; none = dense
   FactorActivation activation = FactorActivation::kNone;
   bool operator==(const LinearOptions&) const = default;
 };
@@ -41,13 +41,13 @@ class LinearImpl : public torch::nn::Cloneable<LinearImpl>, public Layer {
  public:
   LinearImpl(int64_t in_features, int64_t out_features)
       : LinearImpl(LinearOptions{.in_features = in_features, .out_features = out_features}) {}
-  explicit LinearImpl(LinearOptions options);
+  explicit LinearImpl(LinearOptions chosen);
 
   void reset() override;
-  void reset_parameters();                                 // Xavier normal weights, zero biases (FuxiCTR)
+  void reset_parameters() override;  // Xavier normal weights, zero biases (FuxiCTR)
   void pretty_print(std::ostream& stream) const override;
 
-  at::Tensor forward(const at::Tensor& x);                 // [*, n] -> [*, m]
+  at::Tensor forward(const at::Tensor& x);  // [*, n] -> [*, m]
 
   bool is_dense() const override { return !options.rank.has_value(); }
   LayerPlan plan() const override;
@@ -56,8 +56,12 @@ class LinearImpl : public torch::nn::Cloneable<LinearImpl>, public Layer {
   void set_factors(const Factors& factors, FactorActivation activation = FactorActivation::kNone);
 
   LinearOptions options;
-  at::Tensor weight, bias;                      // dense: [m, n], [m]; bias undefined without one
-  at::Tensor down, down_bias, up, up_bias;      // rank k: [k, n], [k], [m, k], [m]
+  at::Tensor weight, bias;                  // dense: [m, n], [m]; bias undefined without one
+  at::Tensor down, down_bias, up, up_bias;  // rank k: [k, n], [k], [m, k], [m]
+
+ private:
+  void allocate(const at::TensorOptions& like);  // the parameters that `options` ask for, and no other
+  void place(const char* name, at::Tensor& member, at::IntArrayRef shape, bool present, const at::TensorOptions& like);
 };
 TORCH_MODULE(Linear);
 

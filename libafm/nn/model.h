@@ -1,7 +1,7 @@
 #pragma once
 
-// The interface that training, compression and files know of a model. A model is built from options, a schema and a rank
-// plan (empty = dense); loading a compressed model and a dense one is the same code.
+// The interface that training, compression and files know of a model. A model is built from options, a schema and a
+// rank plan (empty = dense); loading a compressed model and a dense one is the same code.
 
 #include <cstdint>
 #include <memory>
@@ -21,9 +21,9 @@ class Model : public torch::nn::Module {
  public:
   explicit Model(Schema schema) : schema_(std::move(schema)) {}
 
-  virtual at::Tensor forward(const Batch& batch) = 0;          // logits [B]
-  virtual std::string_view kind() const = 0;                   // "deepfm": its name in model files and on the command line
-  virtual std::string options_json() const = 0;                // every option, as JSON
+  virtual at::Tensor forward(const Batch& batch) = 0;  // logits [B]
+  virtual std::string_view kind() const = 0;           // "deepfm": its name in model files and on the command line
+  virtual std::string options_json() const = 0;        // every option, as JSON
   // A model of the same kind, options and schema, with other ranks and fresh weights (CPU, float32).
   virtual std::shared_ptr<Model> build_like(const RankPlan& plan) const = 0;
 
@@ -53,8 +53,8 @@ class EvaluationMode {
   bool was_training_;
 };
 
-// Parameters and bytes of one part of a model: "embedding", "wide", "mlp", "cross", or the module's own name. Bytes count
-// parameters and buffers (batch norm statistics).
+// Parameters and bytes of one part of a model: "embedding", "wide", "mlp", "cross", or the module's own name. Bytes
+// count parameters and buffers (batch norm statistics).
 struct GroupSize {
   std::string group;
   int64_t parameters = 0;
@@ -62,6 +62,6 @@ struct GroupSize {
 };
 std::vector<GroupSize> size_by_group(const torch::nn::Module& module);
 int64_t parameter_count(const torch::nn::Module& module);
-int64_t byte_count(const torch::nn::Module& module);          // parameters and buffers
+int64_t byte_count(const torch::nn::Module& module);  // parameters and buffers
 
 }  // namespace afm

@@ -1,0 +1,124 @@
+#include "libafm/nn/model_file.h"
+
+#include <charconv>
+#include <utility>
+#include <vector>
+
+#include <fmt/ranges.h>
+#include <torch/types.h>
+
+#include "libafm/core/error.h"
+#include "libafm/core/fail.h"
+#include "libafm/core/version.h"
+#include "libafm/nn/layer.h"
+
+namespace afm {
+namespace {
+
+constexpr std::string_view kKind = "afm-model";
+
+void check_kind(const SafetensorsFile& file) {
+  const auto found = file.metadata().find("kind");
+  if (found != file.metadata().end() && found->second == kKind) return;
+  fail<FormatError>("'{}' is no model file: its kind must be '{}', got '{}'", file.path().string(), kKind,
+                    found == file.metadata().end() ? "" : found->second);
+}
+
+void check_version(const SafetensorsFile& file) {
+  const std::string& text = file.metadata_at("version");
+  int64_t version = 0;
+  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), version);
+  if (error != std::errc{} || stop != text.data() + text.size() || version < 1) {
+    fail<FormatError>("'{}' is no model file: its version must be a number from 1, got '{}'", file.path().string(),
+                      text);
+  }
+  if (version > kFormatVersion) {
+    fail<FormatError>("'{}' has version {}, written by a newer libafm; this one reads up to {}; upgrade",
+                      file.path().string(), version, kFormatVersion);
+  }
+}
+
+// What a reader of one metadata value refuses, with the file's name.
+template <typename Read>
+auto read_metadata(const SafetensorsFile& file, const char* key, Read read) {
+  const std::string& text = file.metadata_at(key);
+  try {
+    return read(text);
+  } catch (const Error& error) {
+    fail<FormatError>("'{}' has a bad '{}': {}", file.path().string(), key, error.what());
+  }
+}
+
+std::string shape_of(const at::Tensor& tensor) {
+  return fmt::format("{} [{}]", at::toString(tensor.scalar_type()), fmt::join(tensor.sizes(), ", "));
+}
+
+// A float never comes from integers: that is another tensor under the same name.
+bool fits(const at::Tensor& target, const at::Tensor& source) {
+  return target.sizes() == source.sizes() && (source.is_floating_point() || !target.is_floating_point());
+}
+
+void append_problem(std::string& problems, std::string_view what, const std::vector<std::string>& names) {
+  if (names.empty()) return;
+  problems += fmt::format("{}{}: {}", problems.empty() ? "" : "; ", what, fmt::join(names, ", "));
+}
+
+void check_state(const TensorMap& targets, const TensorMap& state, std::string_view where) {
+  std::vector<std::string> missing, surplus, misshapen;
+  for (const auto& [name, target] : targets) {
+    const auto source = state.find(name);
+    if (source == state.end()) {
+      missing.push_back(name);
+    } else if (!fits(target, source->second)) {
+      misshapen.push_back(fmt::format("{} (expected {}, got {})", name, shape_of(target), shape_of(source->second)));
+    }
+  }
+  for (const auto& [name, source] : state) {
+    if (!targets.contains(name)) surplus.push_back(name);
+  }
+  std::string problems;
+  append_problem(problems, "missing", missing);
+  append_problem(problems, "surplus", surplus);
+  append_problem(problems, "misshapen", misshapen);
+  if (!problems.empty()) fail<FormatError>("the tensors of {} do not fit the model; {}", where, problems);
+}
+
+}  // namespace
+
+void save_model(const Model& model, const std::filesystem::path& path) {
+  const Metadata metadata = {{"kind", std::string(kKind)},
+                             {"version", std::to_string(kFormatVersion)},
+                             {"model", std::string(model.kind())},
+                             {"options", model.options_json()},
+                             {"schema", schema_to_json(model.schema())},
+                             {"ranks", plan_to_json(nn::rank_plan_of(model))}};
+  save_tensors(path, metadata, state_of(model));
+}
+
+ModelFile read_model_file(const std::filesystem::path& path) {
+  const auto file = SafetensorsFile::open(path);
+  check_kind(file);
+  check_version(file);
+  file.verify();
+  return {.model = file.metadata_at("model"),
+          .options_json = file.metadata_at("options"),
+          .schema = read_metadata(file, "schema", schema_from_json),
+          .plan = read_metadata(file, "ranks", plan_from_json),
+          .tensors = read_tensors(file)};
+}
+
+TensorMap state_of(const torch::nn::Module& module) {
+  TensorMap state;
+  for (const auto& item : module.named_parameters()) state[item.key()] = item.value();
+  for (const auto& item : module.named_buffers()) state[item.key()] = item.value();
+  return state;
+}
+
+void load_state(torch::nn::Module& module, const TensorMap& state, std::string_view where) {
+  const torch::NoGradGuard no_grad;
+  TensorMap targets = state_of(module);
+  check_state(targets, state, where);
+  for (auto& [name, target] : targets) target.copy_(state.at(name));
+}
+
+}  // namespace afm

@@ -12,11 +12,11 @@
 namespace afm {
 
 struct ModelFile {
-  std::string model;          // "deepfm"
+  std::string model;  // "deepfm"
   std::string options_json;
   Schema schema;
   RankPlan plan;
-  TensorMap tensors;          // parameters and buffers by path, CPU
+  TensorMap tensors;  // parameters and buffers by path, CPU
 };
 
 // Atomic. The model may live on any device.

@@ -1,0 +1,71 @@
+#include "models/features.h"
+
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <fmt/ranges.h>
+
+#include "libafm/core/error.h"
+#include "libafm/nn/layer.h"
+
+namespace afm::models {
+
+void check_schema(const Schema& schema, std::string_view model) {
+  check_counted(schema);
+  if (schema.cardinalities().empty()) {
+    fail<DataError>("{} needs a schema with a categorical or multi-valued field, got numeric fields alone", model);
+  }
+}
+
+nn::EmbeddingOptions embedding_options(const Schema& schema, int64_t embedding_dim, double init_std, bool wide,
+                                       const RankPlan& plan) {
+  // Built in its final form: a dense table first would need the memory that the ranks are there to save.
+  const auto found = plan.find("embedding");
+  const LayerPlan ranks = found == plan.end() ? LayerPlan{} : found->second;
+  return {.cardinalities = schema.cardinalities(),
+          .embedding_dim = embedding_dim,
+          .slots = schema.slots(),
+          .names = schema.id_field_names(),
+          .wide = wide,
+          .init_std = init_std,
+          .ranks = ranks.ranks,
+          .basis = ranks.basis};
+}
+
+void apply_fresh_plan(torch::nn::Module& model, const RankPlan& plan) {
+  std::vector<nn::Layer*> changed;
+  for (const auto& [path, layer] : nn::layers_of(model)) {
+    const auto found = plan.find(path);
+    if (found != plan.end() && found->second != layer->plan()) changed.push_back(layer);
+  }
+  nn::apply_plan(model, plan);
+  for (nn::Layer* layer : changed) layer->reset_parameters();
+}
+
+int64_t feature_width(const Schema& schema, int64_t embedding_dim) {
+  return static_cast<int64_t>(schema.cardinalities().size()) * embedding_dim + schema.dense_count();
+}
+
+at::Tensor dense_features(const Batch& batch, int64_t count, const at::Tensor& values) {
+  const int64_t rows = values.size(0);
+  const at::Tensor& dense = batch.dense;
+  const bool fits = dense.defined() ? dense.dim() == 2 && dense.size(0) == rows && dense.size(1) == count : count == 0;
+  if (!fits) {
+    fail<DataError>("the dense features of a batch must have the shape [{}, {}], got {}", rows, count,
+                    dense.defined() ? fmt::format("[{}]", fmt::join(dense.sizes(), ", ")) : "none");
+  }
+  return count == 0 ? at::Tensor() : dense.to(values.scalar_type());
+}
+
+at::Tensor concatenate(const at::Tensor& values, const at::Tensor& dense) {
+  const at::Tensor flat = values.flatten(1);
+  return dense.defined() ? at::cat({flat, dense}, 1) : flat;
+}
+
+at::Tensor first_order(const at::Tensor& wide, nn::Linear& wide_dense, const at::Tensor& dense,
+                       const at::Tensor& bias) {
+  const at::Tensor logit = wide + bias;
+  return dense.defined() ? logit + wide_dense->forward(dense).squeeze(1) : logit;
+}
+
+}  // namespace afm::models

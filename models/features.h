@@ -1,0 +1,73 @@
+#pragma once
+
+// Private: what the models share: option rules, the embedding of a schema, and one row of features.
+
+#include <cmath>
+#include <cstdint>
+#include <stdexcept>
+#include <string_view>
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+
+#include "libafm/core/fail.h"
+#include "libafm/data/batch.h"
+#include "libafm/data/schema.h"
+#include "libafm/nn/embedding.h"
+#include "libafm/nn/linear.h"
+#include "libafm/nn/mlp.h"
+#include "libafm/nn/rank_plan.h"
+
+namespace afm::models {
+
+// The rules on the options that every model has. `where` names the struct.
+template <typename Options>
+void check_options(const Options& options, std::string_view where) {
+  if (options.embedding_dim < 1) {
+    fail<std::invalid_argument>("{}.embedding_dim must be at least 1, got {}", where, options.embedding_dim);
+  }
+  for (const int64_t width : options.hidden) {
+    if (width < 1) fail<std::invalid_argument>("{}.hidden must have widths of at least 1, got {}", where, width);
+  }
+  if (!(options.dropout >= 0.0 && options.dropout < 1.0)) {
+    fail<std::invalid_argument>("{}.dropout must be in [0, 1), got {}", where, options.dropout);
+  }
+  if (!(options.init_std >= 0.0 && std::isfinite(options.init_std))) {
+    fail<std::invalid_argument>("{}.init_std must be at least 0, got {}", where, options.init_std);
+  }
+}
+
+// Throws DataError unless the schema is counted and has a field with ids.
+void check_schema(const Schema& schema, std::string_view model);
+
+// What the schema's fields with ids ask for, with the ranks that `plan` gives to "embedding".
+nn::EmbeddingOptions embedding_options(const Schema& schema, int64_t embedding_dim, double init_std, bool wide,
+                                       const RankPlan& plan);
+
+// F D + Q.
+int64_t feature_width(const Schema& schema, int64_t embedding_dim);
+
+// The MLP over all features.
+template <typename Options>
+nn::MlpOptions mlp_options(const Schema& schema, const Options& options, int64_t out_features) {
+  return {.in_features = feature_width(schema, options.embedding_dim),
+          .hidden = options.hidden,
+          .out_features = out_features,
+          .batch_norm = options.batch_norm,
+          .dropout = options.dropout};
+}
+
+// The other layers' ranks, with fresh factors.
+void apply_fresh_plan(torch::nn::Module& model, const RankPlan& plan);
+
+// The `count` dense features of a batch in the dtype of `values`; undefined when there are none. Throws DataError for a
+// batch whose dense features are not [B, count].
+at::Tensor dense_features(const Batch& batch, int64_t count, const at::Tensor& values);
+
+// values [B, F, D], dense [B, Q] or undefined -> [B, F D + Q].
+at::Tensor concatenate(const at::Tensor& values, const at::Tensor& dense);
+
+// The first-order terms, FuxiCTR's LogisticRegression: wide [B] + wide_dense(dense) + bias [1] -> [B].
+at::Tensor first_order(const at::Tensor& wide, nn::Linear& wide_dense, const at::Tensor& dense, const at::Tensor& bias);
+
+}  // namespace afm::models
