@@ -46,7 +46,8 @@ void for_each_field(Struct& options, Visit&& visit) {
 }
 
 // An enum that is written by name declares, in its own namespace, in the order of its values from 0:
-//   constexpr std::array<std::string_view, 2> enum_names(std::type_identity<CrossForm>) { return {"vector", "matrix"};
+//   constexpr std::array<std::string_view, 2> enum_names(std::type_identity<CrossForm>) {
+//     return {"vector", "matrix"};
 //   }
 template <typename Enum>
 concept NamedEnum = std::is_enum_v<Enum> && requires {
