@@ -1,7 +1,7 @@
 #pragma once
 
-// ONE table for all fields, with row offsets, dense or factorized; optionally with the wide (first-order) weight of each
-// id in the same row.
+// ONE table for all fields, with row offsets, dense or factorized; optionally with the wide (first-order) weight of
+// each id in the same row.
 //   dense      weight [N, D] or [N, D + 1]: row of field j, id v is row start_j + v; the last column is the wide weight
 //   ranks      latent, flat: field after field, row after row, k_j values (then the wide weight) per row;
 //              basis [k_1 + .. + k_F, D] (shared: [max k, D], field j uses the first k_j rows);  offset [F, D]
@@ -14,10 +14,10 @@
 #include <cstdint>
 #include <ostream>
 #include <string>
-#include <tuple>
-#include <type_traits>
 #include <vector>
 
+#include <ATen/core/Tensor.h>
+#include <c10/util/intrusive_ptr.h>
 #include <torch/nn/cloneable.h>
 #include <torch/nn/pimpl.h>
 
@@ -27,21 +27,23 @@
 
 namespace afm::nn {
 
+struct EmbeddingLayout;  // private: embedding_layout.h
+
 struct EmbeddingOptions {
-  std::vector<int64_t> cardinalities;                      // [F] ids per field, each at least 1
-  int64_t embedding_dim = 16;                              // D, at least 1
-  std::vector<int64_t> slots;                              // [F] id slots per field; empty = one each
-  std::vector<std::string> names;                          // [F] field names for errors; empty = their numbers
-  bool wide = false;                                       // keep a first-order weight per id
-  double init_std = 1e-4;                                  // values and wide weights ~ N(0, init_std^2)
-  std::vector<int64_t> ranks;                              // [F] in [0, D]; empty = dense
+  std::vector<int64_t> cardinalities;  // [F] ids per field, each at least 1
+  int64_t embedding_dim = 16;          // D, at least 1
+  std::vector<int64_t> slots;          // [F] id slots per field; empty = one each
+  std::vector<std::string> names;      // [F] field names for errors; empty = their numbers
+  bool wide = false;                   // keep a first-order weight per id
+  double init_std = 1e-4;              // values and wide weights ~ N(0, init_std^2)
+  std::vector<int64_t> ranks;          // [F] in [0, D]; empty = dense
   Basis basis = Basis::kField;
   bool operator==(const EmbeddingOptions&) const = default;
 };
 
 struct EmbeddingOutput {
-  at::Tensor values;   // [B, F, D]
-  at::Tensor wide;     // [B] sum over fields of the (mean) wide weight; undefined without `wide`
+  at::Tensor values;  // [B, F, D]
+  at::Tensor wide;    // [B] sum over fields of the (mean) wide weight; undefined without `wide`
 };
 
 class EmbeddingImpl : public torch::nn::Cloneable<EmbeddingImpl>, public Layer {
@@ -49,11 +51,11 @@ class EmbeddingImpl : public torch::nn::Cloneable<EmbeddingImpl>, public Layer {
   explicit EmbeddingImpl(EmbeddingOptions options);
 
   void reset() override;
-  void reset_parameters();
+  void reset_parameters() override;
   void pretty_print(std::ostream& stream) const override;
 
-  // ids [B, S] int32 or int64, local to their field. Throws DataError that names field, id and cardinality for an id that
-  // is out of range. The output hook gets (ids, values).
+  // ids [B, S] int32 or int64, local to their field. Throws DataError that names field, id and cardinality for an id
+  // that is out of range. The output hook gets (ids, values).
   EmbeddingOutput lookup(const at::Tensor& ids);
   at::Tensor forward(const at::Tensor& ids) { return lookup(ids).values; }
 
@@ -65,19 +67,25 @@ class EmbeddingImpl : public torch::nn::Cloneable<EmbeddingImpl>, public Layer {
   void set_factors(const std::vector<TableFactors>& fields, Basis basis);
 
   int64_t field_count() const { return static_cast<int64_t>(options.cardinalities.size()); }  // F
-  int64_t slot_count() const;                                                                   // S
-  int64_t row_count() const;                                                                    // N
+  int64_t slot_count() const;                                                                 // S
+  int64_t row_count() const;                                                                  // N
   // Rows of field j as a dense table [N_j, D], whatever the form: a copy, without gradient.
   at::Tensor table(int64_t field) const;
-  at::Tensor wide_weights() const;                         // [N], a copy; undefined without `wide`
+  at::Tensor wide_weights() const;  // [N], a copy; undefined without `wide`
   int64_t wide_parameters() const { return options.wide ? row_count() : 0; }
 
   EmbeddingOptions options;
-  // On a GPU the range check of ids waits for the device. Data that was checked before (Dataset) may switch it off; an id
-  // out of range is then clamped, never out of bounds. On the CPU the check is free and always on.
+  // On a GPU the range check of ids waits for the device. Data that was checked before (Dataset) may switch it off; an
+  // id out of range is then clamped, never out of bounds. On the CPU the check is free and always on.
   bool check_ids = true;
-  at::Tensor weight;                  // dense
-  at::Tensor latent, basis, offset;   // factorized
+  at::Tensor weight;                 // dense
+  at::Tensor latent, basis, offset;  // factorized
+
+ private:
+  void allocate(const at::TensorOptions& like);
+  const EmbeddingLayout& layout_on(at::Device device);
+
+  c10::intrusive_ptr<EmbeddingLayout> layout_;  // what `options` amount to, with index tensors on one device
 };
 TORCH_MODULE(Embedding);
 

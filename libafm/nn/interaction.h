@@ -4,6 +4,8 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string_view>
 #include <type_traits>
 #include <vector>
@@ -24,8 +26,8 @@ enum class CrossForm { kVector, kMatrix };
 constexpr std::array<std::string_view, 2> enum_names(std::type_identity<CrossForm>) { return {"vector", "matrix"}; }
 
 struct CrossNetOptions {
-  int64_t in_features = 1;      // n
-  int64_t layers = 3;           // L, at least 1
+  int64_t in_features = 1;  // n
+  int64_t layers = 3;       // L, at least 1
   CrossForm form = CrossForm::kVector;
   bool operator==(const CrossNetOptions&) const = default;
 };
@@ -34,11 +36,12 @@ class CrossNetImpl : public torch::nn::Cloneable<CrossNetImpl> {
  public:
   explicit CrossNetImpl(CrossNetOptions options);
   void reset() override;
-  at::Tensor forward(const at::Tensor& x0);   // [B, n] -> [B, n]
+  std::shared_ptr<torch::nn::Module> clone(const std::optional<torch::Device>& device = std::nullopt) const override;
+  at::Tensor forward(const at::Tensor& x0);  // [B, n] -> [B, n]
 
   CrossNetOptions options;
-  at::Tensor weight, bias;                    // kVector: [L, n], [L, n]
-  std::vector<Linear> layers;                 // kMatrix: layers.0, ...
+  at::Tensor weight, bias;     // kVector: [L, n], [L, n]
+  std::vector<Linear> layers;  // kMatrix: layers.0, ...
 };
 TORCH_MODULE(CrossNet);
 

@@ -1,0 +1,74 @@
+#include "libafm/nn/mlp.h"
+
+#include <stdexcept>
+#include <utility>
+
+#include <torch/nn/modules/container/modulelist.h>
+
+#include "libafm/core/fail.h"
+#include "libafm/nn/hidden_activation.h"
+#include "libafm/nn/module_list.h"
+
+namespace afm::nn {
+namespace {
+
+MlpOptions checked(MlpOptions options) {
+  if (options.in_features < 1) {
+    fail<std::invalid_argument>("MlpOptions.in_features must be at least 1, got {}", options.in_features);
+  }
+  for (const int64_t width : options.hidden) {
+    if (width < 1) fail<std::invalid_argument>("MlpOptions.hidden must each be at least 1, got {}", width);
+  }
+  if (options.out_features < 0) {
+    fail<std::invalid_argument>("MlpOptions.out_features must be at least 0, got {}", options.out_features);
+  }
+  if (!(options.dropout >= 0 && options.dropout < 1)) {
+    fail<std::invalid_argument>("MlpOptions.dropout must be in [0, 1), got {}", options.dropout);
+  }
+  return options;
+}
+
+}  // namespace
+
+MlpImpl::MlpImpl(MlpOptions chosen) : options(checked(std::move(chosen))) { reset(); }
+
+void MlpImpl::reset() {
+  const auto linears = register_module("layers", torch::nn::ModuleList());
+  const auto batch_norms = options.batch_norm ? register_module("norms", torch::nn::ModuleList()) : nullptr;
+  int64_t width = options.in_features;
+  for (const int64_t next : options.hidden) {
+    linears->push_back(Linear(width, next));
+    if (options.batch_norm) batch_norms->push_back(torch::nn::BatchNorm1d(next));
+    width = next;
+  }
+  if (options.out_features > 0) head = register_module("head", Linear(width, options.out_features));
+  adopt_children();
+}
+
+std::shared_ptr<torch::nn::Module> MlpImpl::clone(const std::optional<torch::Device>& device) const {
+  auto copy = Cloneable::clone(device);
+  dynamic_cast<MlpImpl&>(*copy).adopt_children();
+  return copy;
+}
+
+void MlpImpl::adopt_children() {
+  layers = typed_children<Linear>(*this, "layers");
+  norms = typed_children<torch::nn::BatchNorm1d>(*this, "norms");
+}
+
+at::Tensor MlpImpl::forward(at::Tensor x) {
+  TORCH_CHECK(x.dim() == 2 && x.size(1) == options.in_features, "Mlp: expected [B, ", options.in_features, "], got ",
+              x.sizes());
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    x = hidden_activation(layers[i]->forward(x), norms.empty() ? nullptr : norms[i].get(), options.dropout,
+                          is_training());
+  }
+  return head ? head->forward(x) : x;
+}
+
+int64_t MlpImpl::output_width() const {
+  if (options.out_features > 0) return options.out_features;
+  return options.hidden.empty() ? options.in_features : options.hidden.back();
+}
+
+}  // namespace afm::nn

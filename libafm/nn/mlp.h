@@ -4,8 +4,8 @@
 // optional output layer.
 
 #include <cstdint>
-#include <tuple>
-#include <type_traits>
+#include <memory>
+#include <optional>
 #include <vector>
 
 #include <torch/nn/cloneable.h>
@@ -19,9 +19,9 @@ namespace afm::nn {
 struct MlpOptions {
   int64_t in_features = 1;                        // n
   std::vector<int64_t> hidden = {400, 400, 400};  // H of each hidden layer; may be empty
-  int64_t out_features = 1;                       // width of the output layer; 0 = none, the last hidden layer is the output
+  int64_t out_features = 1;  // width of the output layer; 0 = none, the last hidden layer is the output
   bool batch_norm = true;
-  double dropout = 0.0;                           // share of units dropped, in [0, 1)
+  double dropout = 0.0;  // share of units dropped, in [0, 1)
   bool operator==(const MlpOptions&) const = default;
 };
 
@@ -29,14 +29,18 @@ class MlpImpl : public torch::nn::Cloneable<MlpImpl> {
  public:
   explicit MlpImpl(MlpOptions options);
   void reset() override;
+  std::shared_ptr<torch::nn::Module> clone(const std::optional<torch::Device>& device = std::nullopt) const override;
 
-  at::Tensor forward(at::Tensor x);               // [B, n] -> [B, out_features] or [B, H_last]
+  at::Tensor forward(at::Tensor x);  // [B, n] -> [B, out_features] or [B, H_last]
   int64_t output_width() const;
 
   MlpOptions options;
-  std::vector<Linear> layers;                     // registered as layers.0, layers.1, ...
-  std::vector<torch::nn::BatchNorm1d> norms;      // norms.0, ...
-  Linear head{nullptr};                           // head
+  std::vector<Linear> layers;                 // registered as layers.0, layers.1, ...
+  std::vector<torch::nn::BatchNorm1d> norms;  // norms.0, ...
+  Linear head{nullptr};                       // head
+
+ private:
+  void adopt_children();
 };
 TORCH_MODULE(Mlp);
 
