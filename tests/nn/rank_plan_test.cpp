@@ -1,0 +1,109 @@
+#include "libafm/nn/rank_plan.h"
+
+#include <random>
+#include <string>
+
+#include <catch2/catch_test_macros.hpp>
+
+#include "libafm/core/error.h"
+#include "tests/core/temporary_folder.h"
+
+namespace afm {
+
+using testing::message_of;
+using testing::TemporaryFolder;
+using testing::write_bytes;
+
+RankPlan random_plan(std::mt19937& generator) {
+  const auto below = [&](int64_t n) { return std::uniform_int_distribution<int64_t>(0, n - 1)(generator); };
+  RankPlan plan;
+  const int64_t layers = below(5);
+  for (int64_t i = 0; i < layers; ++i) {
+    LayerPlan layer{.basis = static_cast<Basis>(below(2)), .activation = static_cast<FactorActivation>(below(3))};
+    const int64_t ranks = below(4);
+    for (int64_t j = 0; j < ranks; ++j) layer.ranks.push_back(below(100));
+    plan[i == 0 ? "" : "tower \"" + std::to_string(i) + "\".\xc3\xa9"] = layer;
+  }
+  return plan;
+}
+
+std::string with_layers(const std::string& layers) {
+  return R"({"kind": "afm-rank-plan", "version": 1, "layers": )" + layers + "}";
+}
+
+std::string refusal(const std::string& text) {
+  return message_of<FormatError>([&] { plan_from_json(text); });
+}
+
+TEST_CASE("every plan survives being written and read") {
+  std::mt19937 generator(1);
+  for (int trial = 0; trial < 200; ++trial) {
+    const RankPlan plan = random_plan(generator);
+    CHECK(plan_from_json(plan_to_json(plan)) == plan);
+  }
+}
+
+TEST_CASE("a plan is written one layer per line") {
+  const RankPlan plan = {{"embedding", {.ranks = {6, 3, 0, 1}}},
+                         {"mlp.layers.1", {.ranks = {64}, .activation = FactorActivation::kShiftedRelu}}};
+  CHECK(plan_to_json(plan) == R"({
+  "kind": "afm-rank-plan",
+  "version": 1,
+  "layers": {
+    "embedding": {"ranks":[6,3,0,1],"basis":"field"},
+    "mlp.layers.1": {"rank":64,"activation":"shifted_relu"}
+  }
+}
+)");
+  CHECK(plan_from_json(plan_to_json({})).empty());
+}
+
+TEST_CASE("a plan written by hand may leave out what has a default") {
+  const RankPlan plan = plan_from_json(with_layers(R"({"a": {"rank": 3}, "b": {"ranks": [1, 2]}})"));
+  CHECK(plan == RankPlan{{"a", {.ranks = {3}}}, {"b", {.ranks = {1, 2}}}});
+}
+
+TEST_CASE("what is not a plan is refused with one sentence") {
+  CHECK(refusal("[]") == "not a rank plan: it must be a JSON object, got []");
+  CHECK(refusal("{") != "");
+  CHECK(refusal(R"({"kind": "afm-model", "version": 1, "layers": {}})") ==
+        "not a rank plan: kind must be 'afm-rank-plan', got 'afm-model'");
+  CHECK(refusal(R"({"kind": "afm-rank-plan", "version": 2, "layers": {}})") ==
+        "not a rank plan: version 2 was written by a newer libafm, this one reads up to 1; upgrade");
+  CHECK(refusal(R"({"kind": "afm-rank-plan", "layers": {}})") == "not a rank plan: version must be at least 1, got 0");
+  CHECK(refusal(R"({"kind": "afm-rank-plan", "version": 1, "layer": {}})") ==
+        "not a rank plan: a rank plan has no field 'layer'; its fields are: kind, version");
+  CHECK(refusal(R"({"kind": "afm-rank-plan", "version": 1})") ==
+        "not a rank plan: layers must be an object of layer names");
+  CHECK(refusal(with_layers("[1]")) == "not a rank plan: layers must be an object of layer names");
+}
+
+TEST_CASE("a bad layer of a plan is refused by name") {
+  CHECK(refusal(with_layers(R"({"a": {"rank": 1, "rnk": 2}})")) ==
+        "not a rank plan: layer 'a' has no field 'rnk'; its fields are: rank, ranks, basis, activation");
+  CHECK(refusal(with_layers(R"({"a": {"rank": -1}})")) ==
+        "not a rank plan: layer 'a' must have ranks of at least 0, got -1");
+  CHECK(refusal(with_layers(R"({"a": {"ranks": [1, -2]}})")) ==
+        "not a rank plan: layer 'a' must have ranks of at least 0, got -2");
+  CHECK(refusal(with_layers(R"({"a": {"rank": 1.5}})")) ==
+        "not a rank plan: layer 'a'.rank must be an integer, got 1.5");
+  CHECK(refusal(with_layers(R"({"a": {"rank": 1, "activation": "tanh"}})")) ==
+        R"(not a rank plan: layer 'a'.activation must be one of none, relu, shifted_relu, got "tanh")");
+  CHECK(refusal(with_layers(R"({"a": {}})")) == "not a rank plan: layer 'a' must have either rank or ranks, got {}");
+  CHECK(refusal(with_layers(R"({"a": {"rank": 1, "ranks": [1]}})")) ==
+        R"(not a rank plan: layer 'a' must have either rank or ranks, got {"rank":1,"ranks":[1]})");
+  CHECK(refusal(with_layers(R"({"a": 3})")) == "not a rank plan: layer 'a' must be a JSON object, got 3");
+}
+
+TEST_CASE("a plan file is read back, and its errors name it") {
+  const TemporaryFolder folder;
+  const RankPlan plan = {{"head", {.ranks = {2}}}};
+  write_plan(folder / "plan.json", plan);
+  CHECK(read_plan(folder / "plan.json") == plan);
+  write_bytes(folder / "bad.json", "[]");
+  CHECK(message_of<FormatError>([&] { read_plan(folder / "bad.json"); }) ==
+        "'" + (folder / "bad.json").string() + "' is not a rank plan: it must be a JSON object, got []");
+  CHECK_THROWS_AS(read_plan(folder / "absent.json"), IoError);
+}
+
+}  // namespace afm
