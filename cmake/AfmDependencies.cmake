@@ -3,7 +3,9 @@
 # LibTorch comes from the Python that is named, or from .venv, or from CMAKE_PREFIX_PATH.
 set(AFM_PYTHON_EXECUTABLE "" CACHE FILEPATH "Python whose torch is used (default: .venv, then python3)")
 if(NOT AFM_PYTHON_EXECUTABLE)
-  if(EXISTS ${PROJECT_SOURCE_DIR}/.venv/bin/python)
+  if(SKBUILD) # pip: the Python of the build environment
+    set(AFM_PYTHON_EXECUTABLE ${Python_EXECUTABLE})
+  elseif(EXISTS ${PROJECT_SOURCE_DIR}/.venv/bin/python)
     set(AFM_PYTHON_EXECUTABLE ${PROJECT_SOURCE_DIR}/.venv/bin/python)
   else()
     find_program(AFM_PYTHON3 NAMES python3 python)
@@ -49,6 +51,7 @@ endif()
 
 find_program(AFM_CCACHE ccache)
 if(AFM_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime
-                                  ${AFM_CCACHE})
+  # Depend mode spares the preprocessor run of a file that is not in the cache.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_DEPEND=1
+                                  CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime ${AFM_CCACHE})
 endif()

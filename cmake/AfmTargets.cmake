@@ -1,10 +1,11 @@
 # Targets in the shape that libafm uses everywhere.
 
-# torch/torch.h costs 20 s a file; precompiled once, every target reuses it.
+# Torch's headers cost 20 s a file; what libafm uses of them is precompiled once, and every target reuses it. torch/torch.h
+# as a whole would double the cost of each file, through templates that every file instantiates anew.
 file(WRITE ${PROJECT_BINARY_DIR}/afm_precompiled.cpp "")
 add_library(afm_precompiled OBJECT ${PROJECT_BINARY_DIR}/afm_precompiled.cpp)
 target_link_libraries(afm_precompiled PRIVATE afm_build_flags afm_torch afm_private_dependencies)
-target_precompile_headers(afm_precompiled PRIVATE <torch/torch.h>)
+target_precompile_headers(afm_precompiled PRIVATE ${PROJECT_SOURCE_DIR}/cmake/precompiled.h)
 set_target_properties(afm_precompiled PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden
                                                  VISIBILITY_INLINES_HIDDEN ON)
 target_compile_options(afm_precompiled PRIVATE -fpch-preprocess)
@@ -13,7 +14,8 @@ target_compile_options(afm_precompiled PRIVATE -fpch-preprocess)
 function(afm_compile_like_all target)
   target_link_libraries(${target} PRIVATE afm_build_flags afm_torch afm_private_dependencies)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR})
-  target_compile_options(${target} PRIVATE -fpch-preprocess)
+  # An executable would be compiled with -fPIE, for which the compiler refuses a header that was precompiled with -fPIC.
+  target_compile_options(${target} PRIVATE -fpch-preprocess $<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:-fPIC>)
   set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden
                                              VISIBILITY_INLINES_HIDDEN ON)
   target_precompile_headers(${target} REUSE_FROM afm_precompiled)
@@ -31,6 +33,7 @@ function(afm_room_test name)
   cmake_parse_arguments(TEST "" "" "ROOMS;SOURCES" ${ARGN})
   add_executable(${name}_tests ${TEST_SOURCES})
   afm_compile_like_all(${name}_tests)
+  target_compile_options(${name}_tests PRIVATE $<$<CONFIG:Release>:-O1>) # compile time counts, speed does not
   list(TRANSFORM TEST_ROOMS PREPEND afm_)
   target_link_libraries(${name}_tests PRIVATE ${TEST_ROOMS} Catch2::Catch2WithMain)
   catch_discover_tests(${name}_tests TEST_PREFIX "${name}: " DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 600
