@@ -49,7 +49,7 @@ TEST_CASE("the plan that was applied is the plan that is read back") {
   TinyRanker ranker;
   CHECK(rank_plan_of(ranker).empty());
   apply_plan(ranker, tiny_plan());
-  CHECK(rank_plan_of(ranker) == tiny_plan());
+  CHECK((rank_plan_of(ranker) == tiny_plan()));
   apply_plan(ranker, {{"hidden", {}}});
   CHECK(ranker.hidden->is_dense());
   CHECK_FALSE(ranker.head->is_dense());

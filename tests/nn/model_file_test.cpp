@@ -49,7 +49,7 @@ TEST_CASE("a model file holds kind, options, schema, ranks and every tensor") {
     CHECK(file.model == "tiny");
     CHECK(file.options_json == R"({"width": 6})");
     CHECK(file.schema == tiny_schema());
-    CHECK(file.plan == plan);
+    CHECK((file.plan == plan));
     const TensorMap state = state_of(ranker);
     REQUIRE(file.tensors.size() == state.size());
     for (const auto& [name, tensor] : state) {

@@ -36,7 +36,7 @@ TEST_CASE("a copy gives the same logits and shares nothing, dense and factorized
     const Batch batch{tiny_ids(50), {}, {}};
     const auto before = ranker->forward(batch).detach().clone();
     CHECK(torch::equal(copy->forward(batch), before));
-    CHECK(nn::rank_plan_of(*copy) == plan);
+    CHECK((nn::rank_plan_of(*copy) == plan));
     const torch::NoGradGuard no_grad;
     for (auto& [name, tensor] : state_of(*copy)) tensor.fill_(0.5);
     CHECK(torch::equal(ranker->forward(batch), before));

@@ -19,7 +19,9 @@ RankPlan random_plan(std::mt19937& generator) {
   RankPlan plan;
   const int64_t layers = below(5);
   for (int64_t i = 0; i < layers; ++i) {
-    LayerPlan layer{.basis = static_cast<Basis>(below(2)), .activation = static_cast<FactorActivation>(below(3))};
+    LayerPlan layer;
+    layer.basis = static_cast<Basis>(below(2));
+    layer.activation = static_cast<FactorActivation>(below(3));
     const int64_t ranks = below(4);
     for (int64_t j = 0; j < ranks; ++j) layer.ranks.push_back(below(100));
     plan[i == 0 ? "" : "tower \"" + std::to_string(i) + "\".\xc3\xa9"] = layer;
@@ -39,7 +41,7 @@ TEST_CASE("every plan survives being written and read") {
   std::mt19937 generator(1);
   for (int trial = 0; trial < 200; ++trial) {
     const RankPlan plan = random_plan(generator);
-    CHECK(plan_from_json(plan_to_json(plan)) == plan);
+    CHECK((plan_from_json(plan_to_json(plan)) == plan));
   }
 }
 
@@ -60,7 +62,7 @@ TEST_CASE("a plan is written one layer per line") {
 
 TEST_CASE("a plan written by hand may leave out what has a default") {
   const RankPlan plan = plan_from_json(with_layers(R"({"a": {"rank": 3}, "b": {"ranks": [1, 2]}})"));
-  CHECK(plan == RankPlan{{"a", {.ranks = {3}}}, {"b", {.ranks = {1, 2}}}});
+  CHECK((plan == RankPlan{{"a", {.ranks = {3}}}, {"b", {.ranks = {1, 2}}}}));
 }
 
 TEST_CASE("what is not a plan is refused with one sentence") {
@@ -99,7 +101,7 @@ TEST_CASE("a plan file is read back, and its errors name it") {
   const TemporaryFolder folder;
   const RankPlan plan = {{"head", {.ranks = {2}}}};
   write_plan(folder / "plan.json", plan);
-  CHECK(read_plan(folder / "plan.json") == plan);
+  CHECK((read_plan(folder / "plan.json") == plan));
   write_bytes(folder / "bad.json", "[]");
   CHECK(message_of<FormatError>([&] { read_plan(folder / "bad.json"); }) ==
         "'" + (folder / "bad.json").string() + "' is not a rank plan: it must be a JSON object, got []");
