@@ -2,7 +2,8 @@
 
 // One batch of encoded rows. Sizes, here and in every comment of libafm:
 //   B rows, S id slots, F fields with ids, D embedding width, Q dense features, H hidden width, k rank.
-// A categorical field has one slot; a multi-valued field has as many as its longest row, the empty ones hold kEmptySlot.
+// A categorical field has one slot; a multi-valued field has as many as its longest row, the empty ones hold
+// kEmptySlot.
 
 #include <cstdint>
 

@@ -1,0 +1,65 @@
+#include "libafm/data/batch_stream.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+
+#include "libafm/core/fail.h"
+
+namespace afm {
+namespace {
+
+// splitmix64: neighbouring seeds and epochs give unrelated orders.
+uint64_t mixed(uint64_t seed, uint64_t epoch) {
+  uint64_t value = seed * 0x9e3779b97f4a7c15ULL + epoch + 0x9e3779b97f4a7c15ULL;
+  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  value = (value ^ (value >> 27)) * 0x94d049bb133111ebULL;
+  return value ^ (value >> 31);
+}
+
+}  // namespace
+
+BatchStream::BatchStream(const Dataset& dataset, BatchOptions options) : dataset_(&dataset), options_(options) {
+  if (options_.batch_size < 1) {
+    fail<std::invalid_argument>("BatchOptions.batch_size must be at least 1, got {}", options_.batch_size);
+  }
+  if (batches() == 0) {
+    fail<std::invalid_argument>(
+        "BatchOptions.batch_size must be at most the {} rows of the dataset with drop_last, got {}", dataset.size(),
+        options_.batch_size);
+  }
+}
+
+int64_t BatchStream::batches() const {
+  const auto whole = dataset_->size() / options_.batch_size;
+  return options_.drop_last || dataset_->size() % options_.batch_size == 0 ? whole : whole + 1;
+}
+
+void BatchStream::start_epoch(int64_t epoch, int64_t batch) {
+  if (epoch < 0) fail<std::invalid_argument>("BatchStream: epoch must be at least 0, got {}", epoch);
+  if (batch < 0 || batch > batches()) {
+    fail<std::invalid_argument>("BatchStream: batch must be in [0, {}], got {}", batches(), batch);
+  }
+  epoch_ = epoch;
+  next_ = batch;
+  order_ = at::Tensor();
+}
+
+std::optional<Batch> BatchStream::next() {
+  if (next_ >= batches()) return std::nullopt;
+  const auto begin = next_ * options_.batch_size;
+  const auto end = std::min(begin + options_.batch_size, dataset_->size());
+  ++next_;
+  if (!options_.shuffle) {
+    index_ = at::arange(begin, end, at::TensorOptions(at::kLong).device(dataset_->device()));
+    return dataset_->range(begin, end);
+  }
+  if (!order_.defined()) {
+    auto generator = at::make_generator<at::CPUGeneratorImpl>(
+        mixed(static_cast<uint64_t>(options_.seed), static_cast<uint64_t>(epoch_)));
+    order_ = at::randperm(dataset_->size(), generator, at::TensorOptions(at::kLong)).to(dataset_->device());
+  }
+  index_ = order_.slice(0, begin, end);
+  return dataset_->gather(index_);
+}
+
+}  // namespace afm

@@ -9,6 +9,8 @@
 
 #include <cstdint>
 #include <optional>
+#include <tuple>
+#include <type_traits>
 
 #include "libafm/core/fields.h"
 #include "libafm/data/dataset.h"
@@ -16,29 +18,42 @@
 namespace afm {
 
 struct BatchOptions {
-  int64_t batch_size = 4096;   // rows, at least 1
+  int64_t batch_size = 4096;  // rows, at least 1
   bool shuffle = true;
-  bool drop_last = false;      // leave out a last batch that is not full
+  bool drop_last = false;  // leave out a last batch that is not full
   int64_t seed = 0;
   bool operator==(const BatchOptions&) const = default;
 };
 
+constexpr auto field_list(std::type_identity<BatchOptions>) {
+  return std::make_tuple(field("batch_size", &BatchOptions::batch_size, "Rows of a batch, at least 1."),
+                         field("shuffle", &BatchOptions::shuffle, "Visit the rows in a new order each epoch."),
+                         field("drop_last", &BatchOptions::drop_last, "Leave out a last batch that is not full."),
+                         field("seed", &BatchOptions::seed, "Seed of the order."));
+}
+
 class BatchStream {
  public:
-  // The dataset must outlive the stream. Throws std::invalid_argument for a bad option.
+  // The dataset must outlive the stream. Starts at epoch 0. Throws std::invalid_argument for a bad option, and for one
+  // that leaves no batch (drop_last with fewer rows than a batch).
   explicit BatchStream(const Dataset& dataset, BatchOptions options = {});
 
-  // Starts (or restarts) an epoch; `batch` > 0 continues in its middle.
+  // Starts (or restarts) an epoch; `batch` > 0 continues in its middle. Throws std::invalid_argument unless epoch >= 0
+  // and 0 <= batch <= batches().
   void start_epoch(int64_t epoch, int64_t batch = 0);
-  std::optional<Batch> next();              // nullopt at the end of the epoch
+  std::optional<Batch> next();  // nullopt at the end of the epoch
 
-  int64_t batches() const;                  // per epoch
-  int64_t position() const { return next_; } // batches already taken in this epoch
+  int64_t batches() const;                    // per epoch
+  int64_t position() const { return next_; }  // batches already taken in this epoch
+  // [B] int64: the rows of the batch that next() gave last, on the dataset's device.
+  const at::Tensor& index() const { return index_; }
 
  private:
   const Dataset* dataset_;
   BatchOptions options_;
-  at::Tensor order_;                        // [N] int64, on the dataset's device; undefined without shuffle
+  at::Tensor order_;  // [N] int64, on the dataset's device; undefined until next() needs it
+  at::Tensor index_;  // set by next()
+  int64_t epoch_ = 0;
   int64_t next_ = 0;
 };
 
