@@ -133,8 +133,10 @@ EmbeddingOutput EmbeddingImpl::lookup(const at::Tensor& ids) {
   TORCH_CHECK(ids.scalar_type() == at::kInt || ids.scalar_type() == at::kLong,
               "Embedding: expected ids of type int32 or int64, got ", ids.scalar_type());
   const EmbeddingTables tables{is_dense() ? weight : latent, basis, offset};
-  const bool check = check_ids || ids.is_cpu();
-  EmbeddingOutput output = lookup_with_aten(layout_on(ids.device()), tables, ids, check);
+  const EmbeddingLayout& layout = layout_on(ids.device());
+  EmbeddingOutput output = kernels_serve(tables, ids)
+                               ? lookup_with_kernels(layout_, tables, ids)
+                               : lookup_with_aten(layout, tables, ids, check_ids || ids.is_cpu());
   call_hook(ids, output.values);
   return output;
 }
@@ -207,7 +209,7 @@ void EmbeddingImpl::allocate(const at::TensorOptions& like) {
     if (parameters_.contains(name)) parameters_.erase(name);
   }
   weight = latent = basis = offset = at::Tensor();
-  layout_ = c10::make_intrusive<EmbeddingLayout>(options);
+  layout_ = std::make_shared<EmbeddingLayout>(options);
   if (is_dense()) {
     weight = register_parameter("weight", torch::empty({layout_->rows, layout_->dim + layout_->wide}, like));
     return;
@@ -220,7 +222,7 @@ void EmbeddingImpl::allocate(const at::TensorOptions& like) {
 const EmbeddingLayout& EmbeddingImpl::layout_on(at::Device device) {
   if (layout_->device != device) {
     // A graph that still waits for its backward pass keeps the old one.
-    layout_ = c10::make_intrusive<EmbeddingLayout>(options);
+    layout_ = std::make_shared<EmbeddingLayout>(options);
     layout_->move_to(device);
   }
   return *layout_;

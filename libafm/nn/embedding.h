@@ -12,12 +12,12 @@
 //   embedding->forward(ids);    // [B, 2] ids -> [B, 2, 16]
 
 #include <cstdint>
+#include <memory>
 #include <ostream>
 #include <string>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
-#include <c10/util/intrusive_ptr.h>
 #include <torch/nn/cloneable.h>
 #include <torch/nn/pimpl.h>
 
@@ -30,13 +30,13 @@ namespace afm::nn {
 struct EmbeddingLayout;  // private: embedding_layout.h
 
 struct EmbeddingOptions {
-  std::vector<int64_t> cardinalities;  // [F] ids per field, each at least 1
-  int64_t embedding_dim = 16;          // D, at least 1
-  std::vector<int64_t> slots;          // [F] id slots per field; empty = one each
-  std::vector<std::string> names;      // [F] field names for errors; empty = their numbers
-  bool wide = false;                   // keep a first-order weight per id
-  double init_std = 1e-4;              // values and wide weights ~ N(0, init_std^2)
-  std::vector<int64_t> ranks;          // [F] in [0, D]; empty = dense
+  std::vector<int64_t> cardinalities = {};  // [F] ids per field, each at least 1
+  int64_t embedding_dim = 16;               // D, at least 1
+  std::vector<int64_t> slots = {};          // [F] id slots per field; empty = one each
+  std::vector<std::string> names = {};      // [F] field names for errors; empty = their numbers
+  bool wide = false;                        // keep a first-order weight per id
+  double init_std = 1e-4;                   // values and wide weights ~ N(0, init_std^2)
+  std::vector<int64_t> ranks = {};          // [F] in [0, D]; empty = dense
   Basis basis = Basis::kField;
   bool operator==(const EmbeddingOptions&) const = default;
 };
@@ -85,7 +85,7 @@ class EmbeddingImpl : public torch::nn::Cloneable<EmbeddingImpl>, public Layer {
   void allocate(const at::TensorOptions& like);
   const EmbeddingLayout& layout_on(at::Device device);
 
-  c10::intrusive_ptr<EmbeddingLayout> layout_;  // what `options` amount to, with index tensors on one device
+  std::shared_ptr<EmbeddingLayout> layout_;  // what `options` amount to, with index tensors on one device
 };
 TORCH_MODULE(Embedding);
 

@@ -21,15 +21,15 @@ struct Filling {
 
 Filling filling_of(const EmbeddingLayout& layout, const at::Tensor& ids, at::ScalarType dtype) {
   const at::Tensor filled = ids.ge(0).to(dtype);
-  const at::Tensor count = at::zeros({ids.size(0), static_cast<int64_t>(layout.fields.size())}, filled.options())
-                               .index_add_(1, layout.field_of_slot, filled);
+  const at::Tensor count =
+      at::zeros({ids.size(0), layout.field_count()}, filled.options()).index_add_(1, layout.field_of_slot, filled);
   const at::Tensor share = count.clamp_min(1).reciprocal_().index_select(1, layout.field_of_slot);
   return {count.clamp_max(1).unsqueeze(2), filled.mul(share).unsqueeze(2)};
 }
 
 // [B, S, C] -> [B, F, C]: the mean over the filled slots of each field.
 at::Tensor pool(const EmbeddingLayout& layout, const at::Tensor& rows, const Filling& filling) {
-  const auto fields = static_cast<int64_t>(layout.fields.size());
+  const int64_t fields = layout.field_count();
   return at::zeros({rows.size(0), fields, rows.size(2)}, rows.options())
       .index_add(1, layout.field_of_slot, rows * filling.weight);
 }
@@ -46,7 +46,7 @@ at::Tensor gather(const EmbeddingLayout& layout, const at::Tensor& table, const 
 // latent [B, F, widest] -> [B, F, D]. The rows of the padded basis behind a field's rank are zero, so what padding
 // holds neither counts nor gets a gradient.
 at::Tensor expand(const EmbeddingLayout& layout, const EmbeddingTables& tables, const at::Tensor& latent) {
-  const auto fields = static_cast<int64_t>(layout.fields.size());
+  const int64_t fields = layout.field_count();
   const at::Tensor padded = at::cat({tables.basis, tables.basis.new_zeros({1, layout.dim})})
                                 .index_select(0, layout.basis_index)
                                 .view({fields, layout.widest, layout.dim});

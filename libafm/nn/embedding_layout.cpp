@@ -72,7 +72,6 @@ EmbeddingLayout::EmbeddingLayout(const EmbeddingOptions& options)
     multi = multi || field.slots > 1;
     if (!dense) basis_rows = shared ? widest : basis_rows + field.width;
   }
-  // A field without values has no element to point padding at; it borrows the first of the table.
   move_to(at::kCPU);
 }
 
@@ -82,6 +81,7 @@ void EmbeddingLayout::move_to(at::Device where) {
   lowest = per_slot(*this, [&](std::size_t j) { return fields[j].slots > 1 ? kEmptySlot : 0; });
   highest = per_slot(*this, [&](std::size_t j) { return fields[j].cardinality - 1; });
   first_row = per_slot(*this, [&](std::size_t j) { return fields[j].first_row; });
+  // A field without values has no element to point padding at; it borrows the first of the table.
   start = per_slot(*this, [&](std::size_t j) { return fields[j].stride > 0 ? fields[j].start : 0; });
   stride = per_slot(*this, [&](std::size_t j) { return fields[j].stride; });
   column = column_index(*this);

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include <ATen/core/Tensor.h>
-#include <torch/custom_class.h>
 
 #include "libafm/nn/embedding.h"
 
@@ -22,12 +21,11 @@ struct FieldLayout {
   int64_t basis_row = 0;  // first row of the field in `basis`
 };
 
-// Held as a capsule by the autograd graph, hence the base.
-struct EmbeddingLayout : torch::CustomClassHolder {
+struct EmbeddingLayout {
   explicit EmbeddingLayout(const EmbeddingOptions& options);
 
   void move_to(at::Device device);  // builds the index tensors
-  const FieldLayout& last() const { return fields.back(); }
+  int64_t field_count() const { return static_cast<int64_t>(fields.size()); }
 
   std::vector<FieldLayout> fields;  // [F]
   std::vector<std::string> names;   // [F]

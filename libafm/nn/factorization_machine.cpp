@@ -1,11 +1,95 @@
-#include <ATen/ATen.h>
+#include <algorithm>
+#include <vector>
 
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "libafm/nn/cpu_kernels.h"
 #include "libafm/nn/interaction.h"
+#include "libafm/nn/parallel.h"
 
 namespace afm::nn {
+namespace {
+
+constexpr int64_t kRowsPerTask = 256;
+
+struct Shape {
+  int64_t fields, dim;
+  int64_t row() const { return fields * dim; }
+};
+
+inline void add_fields(const float* __restrict row, Shape shape, float* __restrict sum) {
+  std::fill(sum, sum + shape.dim, 0.0F);
+  for (int64_t f = 0; f < shape.fields; ++f) {
+    for (int64_t d = 0; d < shape.dim; ++d) sum[d] += row[f * shape.dim + d];
+  }
+}
+
+// sum: dim floats of scratch, as in the function below.
+AFM_VECTORIZED void score_rows(const float* values, int64_t rows, Shape shape, float* sum, float* scores) {
+  for (int64_t b = 0; b < rows; ++b) {
+    const float* row = values + b * shape.row();
+    add_fields(row, shape, sum);
+    // sum_f <e_f, s - e_f> / 2: no difference of two large squares.
+    float score = 0;
+    for (int64_t f = 0; f < shape.fields; ++f) {
+      for (int64_t d = 0; d < shape.dim; ++d) score += row[f * shape.dim + d] * (sum[d] - row[f * shape.dim + d]);
+    }
+    scores[b] = 0.5F * score;
+  }
+}
+
+AFM_VECTORIZED void differentiate_rows(const float* values, const float* grad_scores, int64_t rows, Shape shape,
+                                       float* sum, float* __restrict grad_values) {
+  for (int64_t b = 0; b < rows; ++b) {
+    const float* row = values + b * shape.row();
+    add_fields(row, shape, sum);
+    float* grad = grad_values + b * shape.row();
+    for (int64_t f = 0; f < shape.fields; ++f) {
+      for (int64_t d = 0; d < shape.dim; ++d) {
+        grad[f * shape.dim + d] = grad_scores[b] * (sum[d] - row[f * shape.dim + d]);
+      }
+    }
+  }
+}
+
+struct FactorizationMachineFunction : torch::autograd::Function<FactorizationMachineFunction> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& values) {
+    context->save_for_backward({values});
+    const Shape shape{values.size(1), values.size(2)};
+    at::Tensor scores = at::empty({values.size(0)}, values.options());
+    const float* from = values.const_data_ptr<float>();
+    float* to = scores.mutable_data_ptr<float>();
+    parallel_for_pieces(values.size(0), kRowsPerTask, [&](int64_t begin, int64_t end) {
+      std::vector<float> sum(static_cast<std::size_t>(shape.dim));
+      score_rows(from + begin * shape.row(), end - begin, shape, sum.data(), to + begin);
+    });
+    return scores;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list& gradients) {
+    refuse_second_derivative("factorization_machine");
+    const at::Tensor values = context->get_saved_variables()[0];
+    const Shape shape{values.size(1), values.size(2)};
+    const at::Tensor grad_scores = gradients[0].contiguous();
+    at::Tensor grad_values = at::empty_like(values);
+    const float *from = values.const_data_ptr<float>(), *scores = grad_scores.const_data_ptr<float>();
+    float* to = grad_values.mutable_data_ptr<float>();
+    parallel_for_pieces(values.size(0), kRowsPerTask, [&](int64_t begin, int64_t end) {
+      std::vector<float> sum(static_cast<std::size_t>(shape.dim));
+      differentiate_rows(from + begin * shape.row(), scores + begin, end - begin, shape, sum.data(),
+                         to + begin * shape.row());
+    });
+    return {grad_values};
+  }
+};
+
+}  // namespace
 
 at::Tensor factorization_machine(const at::Tensor& values) {
   TORCH_CHECK(values.dim() == 3, "factorization_machine: expected values [B, F, D], got ", values.sizes());
+  if (is_cpu_float(values)) return FactorizationMachineFunction::apply(values.contiguous());
   return values.sum(1).square().sum(1).sub(values.square().sum({1, 2})).mul(0.5);
 }
 

@@ -1,0 +1,93 @@
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/custom_class.h>
+
+#include "libafm/nn/cpu_kernels.h"
+#include "libafm/nn/embedding_kernels.h"
+#include "libafm/nn/embedding_lookup.h"
+
+namespace afm::nn {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+using LayoutPointer = std::shared_ptr<EmbeddingLayout>;
+
+// Lets the graph keep the layout for its backward pass.
+struct LayoutCapsule : torch::CustomClassHolder {
+  explicit LayoutCapsule(LayoutPointer held) : layout(std::move(held)) {}
+  LayoutPointer layout;
+};
+
+const float* read(const std::optional<at::Tensor>& tensor) {
+  return tensor && tensor->defined() ? tensor->const_data_ptr<float>() : nullptr;
+}
+
+// The gradient of a parameter, or an undefined tensor when it is not wanted.
+at::Tensor zeros_if(bool wanted, at::IntArrayRef shape, const at::TensorOptions& options) {
+  return wanted ? at::zeros(shape, options) : at::Tensor();
+}
+
+float* write(const at::Tensor& tensor) { return tensor.defined() ? tensor.mutable_data_ptr<float>() : nullptr; }
+
+// Inputs with a gradient, in this order: table, and when factorized basis and offset.
+struct LookupFunction : torch::autograd::Function<LookupFunction> {
+  static variable_list forward(AutogradContext* context, const at::Tensor& table,
+                               const std::optional<at::Tensor>& basis, const std::optional<at::Tensor>& offset,
+                               const at::Tensor& ids, const LayoutPointer& layout) {
+    const at::Tensor values = at::empty({ids.size(0), layout->field_count(), layout->dim}, table.options());
+    const at::Tensor wide = layout->wide ? at::empty({ids.size(0)}, table.options()) : at::Tensor();
+    const LookupInput input{ids, table.const_data_ptr<float>(), read(basis), read(offset)};
+    if (!lookup_rows(*layout, input, values.mutable_data_ptr<float>(), write(wide))) fail_id(*layout, ids);
+
+    context->set_materialize_grads(false);
+    context->saved_data["layout"] = c10::IValue::make_capsule(c10::make_intrusive<LayoutCapsule>(layout));
+    context->saved_data["shape"] = table.sizes();
+    // The gradients of a dense table do not need its values.
+    context->save_for_backward(layout->dense ? variable_list{ids} : variable_list{ids, table, *basis});
+    return layout->wide ? variable_list{values, wide} : variable_list{values};
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list& incoming) {
+    refuse_second_derivative("Embedding");
+    const auto capsule = context->saved_data["layout"].toCapsule();
+    const auto& layout = *static_cast<const LayoutCapsule&>(*capsule).layout;
+    const variable_list saved = context->get_saved_variables();
+    const at::TensorOptions options = at::TensorOptions().dtype(at::kFloat);
+    const at::Tensor values = incoming[0].defined() ? incoming[0].contiguous() : at::Tensor();
+    const at::Tensor wide = layout.wide && incoming[1].defined() ? incoming[1].contiguous() : at::Tensor();
+
+    const at::Tensor table =
+        zeros_if(context->needs_input_grad(0), context->saved_data["shape"].toIntVector(), options);
+    const at::Tensor basis = zeros_if(!layout.dense, {layout.basis_rows, layout.dim}, options);
+    const at::Tensor offset = zeros_if(!layout.dense, {layout.field_count(), layout.dim}, options);
+    const LookupInput input{saved[0], layout.dense ? nullptr : read(saved[1]), layout.dense ? nullptr : read(saved[2]),
+                            nullptr};
+    lookup_gradients(layout, input, {read(values), read(wide), write(table), write(basis), write(offset)});
+    return {table, basis, offset, at::Tensor(), at::Tensor()};
+  }
+};
+
+}  // namespace
+
+bool kernels_serve(const EmbeddingTables& tables, const at::Tensor& ids) {
+  for (const at::Tensor& tensor : {tables.table, tables.basis, tables.offset}) {
+    if (tensor.defined() && !(is_cpu_float(tensor) && tensor.is_contiguous())) return false;
+  }
+  return ids.is_cpu();
+}
+
+EmbeddingOutput lookup_with_kernels(const LayoutPointer& layout, const EmbeddingTables& tables, const at::Tensor& ids) {
+  const auto optional = [](const at::Tensor& tensor) {
+    return tensor.defined() ? std::optional(tensor) : std::nullopt;
+  };
+  const variable_list output =
+      LookupFunction::apply(tables.table, optional(tables.basis), optional(tables.offset), ids, layout);
+  return {output[0], layout->wide ? output[1] : at::Tensor()};
+}
+
+}  // namespace afm::nn

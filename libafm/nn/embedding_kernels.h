@@ -1,0 +1,31 @@
+#pragma once
+
+// Private: the lookup and its gradients on float32 arrays on the CPU, for both forms of the table. Gradients do not
+// depend on the number of threads: one task owns the rows of a field and adds to them in the order of the batch.
+
+#include <cstdint>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "libafm/nn/embedding_layout.h"
+
+namespace afm::nn {
+
+struct LookupInput {
+  at::Tensor ids;               // [B, S] int32 or int64, any strides
+  const float* table;           // flat; may be null in lookup_gradients when dense
+  const float *basis, *offset;  // null when dense
+};
+
+// Fills values [B, F, D] and, with wide weights, wide [B]. False when an id is out of range; the outputs are then
+// undefined.
+[[nodiscard]] bool lookup_rows(const EmbeddingLayout& layout, const LookupInput& input, float* values, float* wide);
+
+struct LookupGradients {
+  const float *values, *wide;     // incoming; null: zero
+  float *table, *basis, *offset;  // outgoing, zero at first; null: not wanted
+};
+void lookup_gradients(const EmbeddingLayout& layout, const LookupInput& input, const LookupGradients& gradients);
+
+}  // namespace afm::nn
