@@ -2,8 +2,12 @@
 
 // What tests of files share: a folder that removes itself, raw file access, and the sentence of an error.
 
+#include <dirent.h>
+#include <ftw.h>
 #include <stdlib.h>
 
+#include <cstdint>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -20,18 +24,25 @@ class TemporaryFolder {
     if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("cannot make a temporary folder");
     path_ = name;
   }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
+  ~TemporaryFolder() { ::nftw(path_.c_str(), &remove_entry, /*nopenfd=*/16, FTW_DEPTH | FTW_PHYS); }
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path operator/(std::string_view name) const { return path_ / name; }
-  auto file_count() const { return std::distance(std::filesystem::directory_iterator(path_), {}); }
+  int64_t file_count() const {
+    int64_t count = -2;  // "." and ".."
+    DIR* folder = ::opendir(path_.c_str());
+    while (::readdir(folder) != nullptr) ++count;
+    ::closedir(folder);
+    return count;
+  }
 
  private:
+  // Note [No directory iterators] LibTorch exports std::filesystem symbols of its own, older libstdc++; iterating over a
+  // folder through them crashes with g++ 13. Paths and single-file operations are safe.
+  static int remove_entry(const char* path, const struct stat*, int, struct FTW*) { return ::remove(path); }
+
   std::filesystem::path path_;
 };
 
