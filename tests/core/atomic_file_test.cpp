@@ -59,7 +59,7 @@ std::optional<std::string> message_on_full_disk(const TemporaryFolder& folder) {
     write_bytes(disk / "model", "old");
     auto message = message_of<IoError>([&] { write_text_file(disk / "model", std::string(1 << 20, 'x')); });
     if (read_bytes(disk / "model") != "old") message += " (the old file is gone)";
-    if (std::distance(std::filesystem::directory_iterator(disk), {}) != 1) message += " (a temporary file is left)";
+    if (count_files(disk) != 1) message += " (a temporary file is left)";
     write_bytes(report, message);
     ::_exit(0);
   }

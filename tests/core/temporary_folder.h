@@ -17,6 +17,14 @@
 
 namespace afm::testing {
 
+inline int64_t count_files(const std::filesystem::path& path) {
+  int64_t count = -2;  // "." and ".."
+  DIR* folder = ::opendir(path.c_str());
+  while (::readdir(folder) != nullptr) ++count;
+  ::closedir(folder);
+  return count;
+}
+
 class TemporaryFolder {
  public:
   TemporaryFolder() {
@@ -30,13 +38,7 @@ class TemporaryFolder {
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path operator/(std::string_view name) const { return path_ / name; }
-  int64_t file_count() const {
-    int64_t count = -2;  // "." and ".."
-    DIR* folder = ::opendir(path_.c_str());
-    while (::readdir(folder) != nullptr) ++count;
-    ::closedir(folder);
-    return count;
-  }
+  int64_t file_count() const { return count_files(path_); }
 
  private:
   // Note [No directory iterators] LibTorch exports std::filesystem symbols of its own, older libstdc++; iterating over a
