@@ -2,9 +2,11 @@
 
 // What the outputs of the layers look like on calibration data: everything that ranks and factors are computed from.
 //
-//   auto statistics = collect_statistics(*model, next_logits);   // next_logits(): std::optional<Tensor>, one batch a call
+//   auto statistics = collect_statistics(*model, next_logits);   // next_logits(): std::optional<Tensor>, a batch a
+//   call
 //
-// Works on any module tree that holds nn::Linear and nn::Embedding. Hooks are removed at the end, also after an exception.
+// Works on any module tree that holds nn::Linear and nn::Embedding. Hooks are removed at the end, also after an
+// exception; a hook that a layer had before is gone too.
 
 #include <cstdint>
 #include <filesystem>
@@ -14,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
 #include "libafm/data/dataset.h"
@@ -22,42 +25,57 @@
 
 namespace afm {
 
+// Everything on the CPU. A layer that is used several times in one forward pass has the statistics of all its uses.
 struct LayerStatistics {
   bool is_embedding = false;
   // Linear [m, n]
   int64_t in_features = 0, out_features = 0;
   bool bias = true;
-  at::Tensor input_mean;               // [n] float64
+  at::Tensor input_mean;  // [n] float64
   // Embedding [F fields, D wide]
   std::vector<int64_t> cardinalities;  // [F]
   int64_t embedding_dim = 0;
   bool wide = false;
-  std::vector<at::Tensor> id_counts;   // [F] of [N_j] float64: how often each id was looked up
-  // Linear: one, of the outputs [m]. Embedding: one per field [D]; for a field with one slot exactly from id counts and
-  // the table, with no forward pass; for a multi-valued field from its pooled outputs, rows with a value only.
+  std::vector<at::Tensor> id_counts;  // [F] of [N_j] float64: how often each id was looked up
+  // Linear: one, of the outputs [m]. Embedding: one per field [D], over rows that have a value; for a field with one
+  // slot exactly from id counts and the table, with no forward pass; for a multi-valued field from its pooled outputs.
   std::vector<Moments> output;
-  std::vector<double> radius;          // Linear: largest distance of an output from the mean (an upper bound)
+  double radius = 0.0;  // Linear: no output was farther from the mean than this (an upper bound)
 
-  int64_t parameters() const;          // of the dense layer
+  int64_t parameters() const;  // of the dense layer
 };
 
 struct Statistics {
-  std::map<std::string, LayerStatistics> layers;   // by module path; dense layers that the data reached
-  std::vector<std::string> unreached;              // dense layers that no batch went through
+  std::map<std::string, LayerStatistics> layers;  // by module path; dense layers that the data reached
+  std::vector<std::string> unreached;             // dense layers that no batch went through
   int64_t rows = 0;
-  int64_t parameters = 0, bytes = 0;               // of the whole module tree
+  // The rows were the whole training set: an id without a count was never trained (CollectOptions).
+  bool whole_training_set = false;
+  // Of the whole module tree; bytes are parameters and buffers.
+  int64_t parameters = 0, parameter_bytes = 0, bytes = 0;
 
+  // A safetensors file of kind "afm-statistics". Atomic, bitwise.
   void save(const std::filesystem::path& path) const;
+  // Verifies the checksum. Throws FormatError (damaged, foreign, newer) or IoError.
   static Statistics load(const std::filesystem::path& path);
 };
 
-// One batch a call: runs the model on it and returns the logits, or nothing when there are no more. Runs in evaluation
-// mode, without gradient. Throws DataError when more than one row in a thousand has a non-finite output (naming the layer)
-// or when there was no batch.
-using NextLogits = std::function<std::optional<at::Tensor>()>;
-Statistics collect_statistics(torch::nn::Module& module, const NextLogits& next_logits);
+struct CollectOptions {
+  // Say so when the batches are every row that the model was trained on: the row of an id without a count is then noise
+  // from its initialisation, and factorize_ gives it the mean of its field. Otherwise it keeps what it learned.
+  bool whole_training_set = false;
+  bool operator==(const CollectOptions&) const = default;
+};
 
-// The logits of a model over a dataset, batch by batch, at most `max_rows` rows (0: all), in a shuffled order.
+// One batch a call: runs the model on it and returns the logits, or nothing when there are no more. Runs in evaluation
+// mode, without gradient. Throws DataError when more than one row in a thousand has a non-finite output (naming the
+// layer) or when there was no row. Rows with a non-finite output are left out.
+using NextLogits = std::function<std::optional<at::Tensor>()>;
+Statistics collect_statistics(torch::nn::Module& module, const NextLogits& next_logits, CollectOptions options = {});
+
+// The logits of a model over a dataset, batch by batch: every row in order or, where `max_rows` is above 0 and below
+// the size of the dataset, that many rows drawn at random (the same ones each time). Model and dataset must outlive it.
+// Throws DataError when the dataset's schema does not fit the model's.
 NextLogits logits_of(Model& model, const Dataset& dataset, int64_t max_rows = 0, int64_t batch_size = 4096);
 
 }  // namespace afm
