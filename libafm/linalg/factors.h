@@ -18,14 +18,15 @@ struct Factors {
   at::Tensor up_bias;    // [m]
 };
 
-// Atomic Feature Mimicking: the affine map of rank k with the least mean squared error on the outputs that `spectrum` and
-// `mean` describe (Theorem 1). weight [m, n], bias [m] (undefined: zero), mean [m]; computed in float64, returned in the
-// dtype and on the device of `weight`. 0 <= k <= m; k = 0 gives the constant `mean`.
+// Atomic Feature Mimicking: the affine map of rank k with the least mean squared error on the outputs that `spectrum`
+// and `mean` describe (Theorem 1). weight [m, n], bias [m] (undefined: zero), mean [m]; computed in float64, returned
+// in the dtype and on the device of `weight`. 0 <= k <= m; k = 0 gives the constant `mean`.
 Factors mimic_output(const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& mean, const Spectrum& spectrum,
                      int64_t k);
 
 // The baseline: truncated singular value decomposition of the weight alone, singular values split evenly. With
 // input_mean [n] the bias is the best one for that weight (b' = b + (W - W') mean_x); undefined: the bias is kept.
+// 0 <= k <= min(m, n).
 Factors truncate_weight(const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& input_mean, int64_t k);
 
 // Rows e_v ~ basis' z_v + offset with z_v = basis e_v ("uncentred latent": the offset is orthogonal to the basis).

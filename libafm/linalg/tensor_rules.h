@@ -1,0 +1,24 @@
+#pragma once
+
+// Private: the rules that tensors must keep at the doors of this room. Each throws std::invalid_argument with one
+// sentence.
+
+#include <cstdint>
+#include <initializer_list>
+
+#include <ATen/core/Tensor.h>
+
+namespace afm {
+
+// Defined, floating point, and of this shape; -1 stands for any size.
+void require_floats(const char* what, const at::Tensor& tensor, std::initializer_list<int64_t> shape);
+
+void require_finite(const char* what, const at::Tensor& tensor);
+
+void require_rank(const char* what, int64_t k, int64_t largest);
+
+// Rows that are brought to float64 at a time: their copy stays below 64 MB (a single row excepted), usually in the
+// cache.
+int64_t rows_per_chunk(int64_t columns);
+
+}  // namespace afm
