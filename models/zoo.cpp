@@ -81,7 +81,8 @@ std::shared_ptr<Model> load_model(const std::filesystem::path& path) {
     fail<FormatError>("'{}' describes a model that cannot be built: {}", path.string(), error.what());
   }
   take_dtypes(*model, file.tensors);
-  load_state(*model, file.tensors, path.string());
+  load_state(*model, file.tensors, fmt::format("'{}'", path.string()));
+  model->notes = file.notes;
   model->eval();
   return model;
 }

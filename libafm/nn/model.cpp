@@ -76,6 +76,7 @@ std::shared_ptr<Model> copy_of(const Model& model) {
     if (source != state.end()) tensor.set_data(tensor.to(source->second.options()));
   }
   load_state(*copy, state, "the model to copy");
+  copy->notes = model.notes;
   // Parents come before their children, so a child that differs from its parent is set last.
   copy->train(model.is_training());
   const auto modes = model.named_modules("", /*include_self=*/false);

@@ -4,6 +4,7 @@
 // rank plan (empty = dense); loading a compressed model and a dense one is the same code.
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -30,6 +31,9 @@ class Model : public torch::nn::Module {
   const Schema& schema() const { return schema_; }
   at::Device device() const;
   at::ScalarType dtype() const;
+
+  // Text that travels with the model through copies and files, such as the options that it was trained with.
+  std::map<std::string, std::string> notes;
 
  private:
   Schema schema_;

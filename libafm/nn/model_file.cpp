@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
 #include <torch/types.h>
 
 #include "libafm/core/error.h"
@@ -49,14 +50,15 @@ auto read_metadata(const SafetensorsFile& file, const char* key, Read read) {
   }
 }
 
-std::string shape_of(const at::Tensor& tensor) {
-  return fmt::format("{} [{}]", at::toString(tensor.scalar_type()), fmt::join(tensor.sizes(), ", "));
+std::map<std::string, std::string> notes_from_json(const std::string& text) {
+  try {
+    return nlohmann::json::parse(text).get<std::map<std::string, std::string>>();
+  } catch (const nlohmann::json::exception& error) {
+    fail<FormatError>("notes must be an object of texts: {}", error.what());
+  }
 }
 
-// A float never comes from integers: that is another tensor under the same name.
-bool fits(const at::Tensor& target, const at::Tensor& source) {
-  return target.sizes() == source.sizes() && (source.is_floating_point() || !target.is_floating_point());
-}
+std::string shape_of(const at::Tensor& tensor) { return fmt::format("[{}]", fmt::join(tensor.sizes(), ", ")); }
 
 void append_problem(std::string& problems, std::string_view what, const std::vector<std::string>& names) {
   if (names.empty()) return;
@@ -69,7 +71,7 @@ void check_state(const TensorMap& targets, const TensorMap& state, std::string_v
     const auto source = state.find(name);
     if (source == state.end()) {
       missing.push_back(name);
-    } else if (!fits(target, source->second)) {
+    } else if (source->second.sizes() != target.sizes()) {
       misshapen.push_back(fmt::format("{} (expected {}, got {})", name, shape_of(target), shape_of(source->second)));
     }
   }
@@ -91,7 +93,8 @@ void save_model(const Model& model, const std::filesystem::path& path) {
                              {"model", std::string(model.kind())},
                              {"options", model.options_json()},
                              {"schema", schema_to_json(model.schema())},
-                             {"ranks", plan_to_json(nn::rank_plan_of(model))}};
+                             {"ranks", plan_to_json(nn::rank_plan_of(model))},
+                             {"notes", nlohmann::json(model.notes).dump()}};
   save_tensors(path, metadata, state_of(model));
 }
 
@@ -104,6 +107,8 @@ ModelFile read_model_file(const std::filesystem::path& path) {
           .options_json = file.metadata_at("options"),
           .schema = read_metadata(file, "schema", schema_from_json),
           .plan = read_metadata(file, "ranks", plan_from_json),
+          .notes = file.metadata().contains("notes") ? read_metadata(file, "notes", notes_from_json)
+                                                     : std::map<std::string, std::string>(),
           .tensors = read_tensors(file)};
 }
 

@@ -16,6 +16,7 @@ struct ModelFile {
   std::string options_json;
   Schema schema;
   RankPlan plan;
+  std::map<std::string, std::string> notes;
   TensorMap tensors;  // parameters and buffers by path, CPU
 };
 

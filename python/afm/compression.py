@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from afm import _core
-from afm.models import Model, wrap
+from afm.models import Model, core_of, wrap
 from afm.plan import LayerPlanLike, RankPlan, plain_plan
 
 
@@ -35,8 +35,8 @@ def collect_statistics(
     if (dataset is None) == (next_logits is None):
         raise ValueError("collect_statistics takes either a dataset or next_logits")
     if dataset is None:
-        return _core.collect_statistics(model.core, next_logits, whole_training_set)
-    return _core.collect_statistics(model.core, dataset, max_rows, batch_size, whole_training_set)
+        return _core.collect_statistics(core_of(model), next_logits, whole_training_set)
+    return _core.collect_statistics(core_of(model), dataset, max_rows, batch_size, whole_training_set)
 
 
 def plan_ranks(
@@ -91,14 +91,14 @@ def factorize(
         plan: from plan_ranks() or RankPlan.read(), or your own.
         method: "mimic" (Atomic Feature Mimicking) or "svd" (of the weights alone, the baseline).
     """
-    return wrap(_core.factorize(model.core, statistics, plain_plan(plan), method))
+    return wrap(_core.factorize(core_of(model), statistics, plain_plan(plan), method))
 
 
 def compare(before: Model, after: Model, dataset: _core.Dataset) -> _core.Comparison:
     """Quality, size and speed of two models on the same rows, and how far their answers differ."""
-    return _core.compare(before.core, after.core, dataset)
+    return _core.compare(core_of(before), core_of(after), dataset)
 
 
 def report_on(model: Model, dataset: _core.Dataset) -> _core.ModelReport:
     """Quality, size and speed of one model."""
-    return _core.report_on(model.core, dataset)
+    return _core.report_on(core_of(model), dataset)

@@ -216,20 +216,27 @@ def load_model(path: str | PathLike[str]) -> Model:
     return wrap(_core.load_model(path))
 
 
+def core_of(model: Model) -> _core.CoreModel:
+    """The C++ model of a wrapper. TypeError for anything else."""
+    if not isinstance(model, Model):
+        raise TypeError(f"model must be a libafm model ({', '.join(_CLASSES)}), got {type(model).__name__}")
+    return model.core
+
+
 def save_model(model: Model, path: str | PathLike[str]) -> None:
     """Writes a model file (safetensors): whole or not at all."""
-    model.core.save(path)
+    core_of(model).save(path)
 
 
 def parameter_count(model: Model) -> int:
-    return _core.parameter_count(model.core)
+    return _core.parameter_count(core_of(model))
 
 
 def byte_count(model: Model) -> int:
     """Bytes of parameters and buffers."""
-    return _core.byte_count(model.core)
+    return _core.byte_count(core_of(model))
 
 
 def size_by_group(model: Model) -> list[_core.GroupSize]:
     """Parameters and bytes of embedding, wide, mlp, cross, ..."""
-    return _core.size_by_group(model.core)
+    return _core.size_by_group(core_of(model))

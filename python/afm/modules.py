@@ -74,8 +74,10 @@ class Part(torch.nn.Module):
                 child._apply(fn)
         with torch.no_grad():
             for _, _, tensor in self._owned:
-                gradient = tensor.grad
-                tensor.data = fn(tensor.data)
+                gradient, converted = tensor.grad, fn(tensor.data)
+                if not torch._has_compatible_shallow_copy_type(tensor, converted):
+                    _refuse(f"a tensor on {converted.device} of type {type(converted).__name__}")
+                tensor.data = converted
                 if gradient is not None:
                     gradient.data = fn(gradient.data)
         return self
@@ -136,12 +138,11 @@ class Part(torch.nn.Module):
         _refuse("copying or pickling a part")
 
     def _get_name(self) -> str:
-        return self._view.text().partition("(")[0].removeprefix("afm::").removeprefix("nn::")
+        return self._view.text().partition("(")[0].rpartition("::")[2].removesuffix("Impl")
 
     def __repr__(self) -> str:
-        if self._modules:
-            return super().__repr__()
-        return self._view.text().removeprefix("afm::nn::").removeprefix("torch::nn::")
+        _, opened, arguments = self._view.text().partition("(")
+        return super().__repr__() if self._modules else self._get_name() + opened + arguments
 
 
 def tensors_of(part: Part) -> Iterator[tuple[str, torch.Tensor]]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from afm import _core
-from afm.models import Model
+from afm.models import Model, core_of
 
 
 def train(
@@ -41,8 +41,8 @@ def train(
     if options is not None and fields:
         raise TypeError(f"train takes either options or keywords, got both options and {', '.join(fields)}")
     wanted = _core.TrainOptions(**fields) if options is None else options
-    core_teacher = None if teacher is None else teacher.core
-    return _core.train(model.core, train_set, valid_set, wanted, core_teacher, on_progress)
+    core_teacher = None if teacher is None else core_of(teacher)
+    return _core.train(core_of(model), train_set, valid_set, wanted, core_teacher, on_progress)
 
 
 def evaluate(
@@ -60,7 +60,7 @@ def evaluate(
         batch_size: rows at a time.
         on_progress: called after each batch with the rows done; may raise to stop.
     """
-    return _core.evaluate(model.core, dataset, batch_size, on_progress)
+    return _core.evaluate(core_of(model), dataset, batch_size, on_progress)
 
 
 def predict(
@@ -71,4 +71,4 @@ def predict(
     on_progress: Callable[[int], object] | None = None,
 ) -> torch.Tensor:
     """Logits of every row in order, [N], on the model's device; the sigmoid of one is a probability."""
-    return _core.predict(model.core, dataset, batch_size, on_progress)
+    return _core.predict(core_of(model), dataset, batch_size, on_progress)

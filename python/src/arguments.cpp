@@ -9,7 +9,9 @@ namespace {
 
 at::Tensor view_of_array(const py::array& value) {
   // Without torch.from_numpy's warning: nothing in libafm writes to an argument.
-  const auto array = py::array::ensure(value, py::array::c_style);
+  const bool is_native = value.dtype().attr("isnative").cast<bool>();
+  const py::object ordered = is_native ? value : value.attr("astype")(value.dtype().attr("newbyteorder")("="));
+  const auto array = py::array::ensure(ordered, py::array::c_style);
   if (!array) throw py::error_already_set();
   const auto dtype = torch::utils::numpy_dtype_to_aten(py::dtype(array.dtype()).num());
   auto* owner = new py::object(array);  // NOLINT(cppcoreguidelines-owning-memory): freed by the tensor's deleter

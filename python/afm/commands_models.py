@@ -1,0 +1,218 @@
+"""`afm train`, `afm compress`, `afm evaluate` and `afm inspect`."""
+
+from __future__ import annotations
+
+import json as json_text
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+import afm
+
+from . import inspection
+from .compressing import Budget, compress_model, layer_rows
+from .console import out, print_json, print_table, say, training_bar
+from .settings import apply_settings, settings_help
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Folder = Annotated[Path, typer.Argument(help="Dataset folder, as `afm prepare` writes it.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any model or training option by its field name; may repeat."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run of the same command stopped.")]
+
+
+def train(
+    folder: Folder,
+    output: Annotated[Path, typer.Option("--out", "-o", help="Model file to write.")],
+    model: Annotated[str, typer.Option(help=f"One of: {', '.join(afm.model_names())}.")] = "deepfm",
+    settings: Settings = None,
+    seed: Annotated[int, typer.Option(help="Fresh weights, order of rows, dropout.")] = 1,
+    device: Device = "cpu",
+    teacher: Annotated[Path | None, typer.Option(help="Model file whose logits are a second target.")] = None,
+    resume: Resume = False,
+    json: Json = False,
+) -> None:
+    """Train a model on a dataset folder; the weights of the best validation AUC are kept.
+
+    While it runs, progress is saved to OUTPUT.checkpoint. Example:
+
+        afm train clicks --set embedding_dim=10 --set hidden=400,400,400 --set embedding_l2=0.05 --out base.safetensors
+    """
+    model_options = afm.options_class(model)()
+    train_options = afm.TrainOptions(seed=seed, device=device)
+    apply_settings(settings or [], model_options, train_options)
+    train_set, valid_set = afm.Dataset.open(folder, "train"), afm.Dataset.open(folder, "valid")
+    torch.manual_seed(train_options.seed)
+    built = afm.make_model(model, train_set.schema, **as_dict(model_options))
+    history = fit(
+        built, train_set, valid_set, train_options, output, resume, teacher and afm.load_model(teacher), "train"
+    )
+    if json:
+        print_json({"model": str(output), **as_dict(history)})
+        return
+    best = history.epochs[history.best_epoch - 1]
+    out.print(
+        f"{output}: best epoch {history.best_epoch}, valid AUC {best.valid_auc:.4f}, logloss {best.valid_logloss:.4f}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def compress(
+    base: Annotated[Path, typer.Argument(help="Model file to compress.")],
+    folder: Folder,
+    output: Annotated[Path, typer.Option("--out", "-o", help="Model file to write.")],
+    ratio: Annotated[float | None, typer.Option(help="Budget: parameters before / after, such as 8.")] = None,
+    bytes: Annotated[int | None, typer.Option(help="Budget: bytes of the model's tensors.")] = None,
+    energy: Annotated[
+        float | None, typer.Option(help="Budget: share of each output's variance to keep, such as 0.99.")
+    ] = None,
+    plan: Annotated[Path | None, typer.Option(help="Rank plan (JSON) instead of a budget.")] = None,
+    policy: Annotated[
+        str, typer.Option(help="energy, or uniform (the paper's: the same share of rank everywhere).")
+    ] = "energy",
+    basis: Annotated[
+        str, typer.Option(help="field: a basis per field; shared: one for all, so that inner products survive.")
+    ] = "field",
+    activation: Annotated[
+        str, typer.Option(help="Between factors: none, relu (the paper's) or shifted_relu (lossless).")
+    ] = "none",
+    method: Annotated[
+        str, typer.Option(help="mimic (Atomic Feature Mimicking), or svd (of the weights alone).")
+    ] = "mimic",
+    skip: Annotated[list[str] | None, typer.Option(help="Layer to leave alone, by its path; may repeat.")] = None,
+    rows: Annotated[int, typer.Option(help="Calibration rows; 0 = all training rows.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Epochs of training after compression; 0 = none.")] = 8,
+    teacher: Annotated[str, typer.Option(help="Model file to learn from while training on; base; or none.")] = "base",
+    settings: Settings = None,
+    seed: Annotated[int, typer.Option(help="Order of rows and dropout while training on.")] = 1,
+    device: Device = "cpu",
+    statistics: Annotated[
+        Path | None, typer.Option(help="Statistics file: read where it exists, written otherwise.")
+    ] = None,
+    resume: Resume = False,
+    json: Json = False,
+) -> None:
+    """Make a trained model smaller: statistics, rank plan, factors, and training on.
+
+    The plan is also written to OUTPUT's name with .plan.json, and may be edited and passed back with --plan. Training
+    on uses the options that the base was trained with (its L2 and batch size), a learning rate that falls linearly to 0,
+    and the base as teacher. The table compares base and result on the validation rows.
+    """
+    model = afm.load_model(base).to(device)
+    train_set, valid_set = afm.Dataset.open(folder, "train"), afm.Dataset.open(folder, "valid")
+    budget = Budget(ratio, bytes, energy, plan, policy, basis, activation, tuple(skip or ()))
+    say(f"compress: statistics of {base.name}")
+    small, used = compress_model(model, train_set, budget, method=method, rows=rows, statistics_file=statistics)
+    afm.write_plan(output.with_suffix(".plan.json"), used.plan)
+    layers = layer_rows(used)
+    if not json:
+        print_table("layers", ["layer", "shape", "rank", "kept variance", "parameters", "after"], layers)
+    options = healing_options(model, epochs, seed, device)
+    apply_settings(settings or [], options)
+    if epochs > 0:
+        guide = {"base": model, "none": None}.get(teacher, teacher)
+        guide = afm.load_model(guide) if isinstance(guide, str) else guide
+        fit(small, train_set, valid_set, options, output, resume, guide, "train on")
+    else:
+        afm.save_model(small, output)
+    comparison = afm.compare(model, small, valid_set)
+    if json:
+        print_json({"model": str(output), "plan": used.plan.to_dict(), "valid": comparison.to_dict()})
+        return
+    print_comparison(comparison, base.name, output.name)
+
+
+def healing_options(model: afm.Model, epochs: int, seed: int, device: str) -> afm.TrainOptions:
+    """The base's own options, with a learning rate that falls linearly to 0 and no early stop."""
+    trained = json_text.loads(model.notes.get("training", "{}"))
+    kept = {name: trained[name] for name in ("batch_size", "embedding_l2", "mlp_l2") if name in trained}
+    return afm.TrainOptions(epochs=max(epochs, 1), seed=seed, device=device, schedule="linear", patience=0, **kept)
+
+
+def fit(model, train_set, valid_set, options, output: Path, resume: bool, teacher, what: str) -> afm.History:
+    """Trains with a checkpoint beside the output, saves the model with its training options, removes the checkpoint."""
+    options.checkpoint = options.checkpoint or f"{output}.checkpoint"
+    options.resume = options.resume or resume
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with training_bar(what) as on_progress:
+            history = afm.train(model, train_set, valid_set, options, teacher=teacher, on_progress=on_progress)
+    except KeyboardInterrupt as stop:
+        if Path(options.checkpoint).exists():
+            stop.hint = "the same command with --resume goes on from the last checkpoint"
+        raise
+    model.notes = {**model.notes, "training": options.to_json()}
+    afm.save_model(model, output)
+    Path(options.checkpoint).unlink(missing_ok=True)
+    return history
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Model file.")],
+    folder: Folder,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """AUC and logloss of a model on a split, with its size."""
+    loaded = afm.load_model(model).to(device)
+    metrics = afm.evaluate(loaded, afm.Dataset.open(folder, split))
+    result = {
+        "auc": metrics.auc,
+        "logloss": metrics.logloss,
+        "rows": metrics.rows,
+        "parameters": afm.parameter_count(loaded),
+        "bytes": model.stat().st_size,
+    }
+    if json:
+        print_json(result)
+        return
+    shown = [
+        f"{metrics.auc:.5f}",
+        f"{metrics.logloss:.5f}",
+        *(f"{result[key]:,}" for key in ("rows", "parameters", "bytes")),
+    ]
+    print_table(f"{model.name} on {split}", ["", *result], [["", *shown]])
+
+
+def inspect(
+    file: Annotated[
+        Path, typer.Argument(help="Any file or folder of libafm: model, dataset, statistics, checkpoint, plan.")
+    ],
+    json: Json = False,
+) -> None:
+    """What a file holds: kind, options, ranks, parameters and bytes by group."""
+    found = inspection.inspect(file)
+    if json:
+        print_json(found)
+        return
+    inspection.show(found)
+
+
+def print_comparison(comparison: afm.Comparison, before: str, after: str) -> None:
+    rows = []
+    for name, side in ((before, comparison.before), (after, comparison.after)):
+        rows.append(
+            [
+                name,
+                f"{side.metrics.auc:.4f}",
+                f"{side.metrics.logloss:.4f}",
+                f"{side.parameters:,}",
+                f"{side.bytes:,}",
+                f"{side.microseconds_per_row:.2f}",
+            ]
+        )
+    print_table("validation rows", ["model", "AUC", "logloss", "parameters", "bytes", "µs/row"], rows, highlight=1)
+
+
+def as_dict(options) -> dict:
+    return json_text.loads(options.to_json())
+
+
+train.__doc__ += settings_help(*(afm.options_class(name) for name in afm.model_names()), afm.TrainOptions)

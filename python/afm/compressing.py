@@ -1,0 +1,95 @@
+"""The compression of one of our models: statistics, plan, factors, and what they did to each layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import afm
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How small: one of ratio, bytes, energy or a plan file; and how ranks are chosen."""
+
+    ratio: float | None = None
+    bytes: int | None = None
+    energy: float | None = None
+    plan: Path | None = None
+    policy: str = "energy"
+    basis: str = "field"
+    activation: str = "none"
+    skip: tuple[str, ...] = ()
+
+    def ranks(self, statistics: afm.Statistics) -> afm.RankPlan:
+        given = [name for name in ("ratio", "bytes", "energy", "plan") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"exactly one of --ratio, --bytes, --energy and --plan must be given, got {', '.join(given) or 'none'}"
+            )
+        if self.plan is not None:
+            return afm.read_plan(str(self.plan))
+        return afm.plan_ranks(
+            statistics,
+            **{given[0]: getattr(self, given[0])},
+            policy=self.policy,
+            basis=self.basis,
+            activation=self.activation,
+            skip=list(self.skip),
+        )
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a compression was computed from."""
+
+    statistics: afm.Statistics
+    plan: afm.RankPlan
+    field_names: list[str]
+
+
+def compress_model(
+    model: afm.Model,
+    train_set: afm.Dataset,
+    budget: Budget,
+    *,
+    method: str = "mimic",
+    rows: int = 0,
+    statistics_file: Path | None = None,
+) -> tuple[afm.Model, Used]:
+    """Statistics over the training rows, ranks, factors. Returns the smaller model; `model` stays as it is."""
+    if statistics_file is not None and statistics_file.exists():
+        statistics = afm.Statistics.load(str(statistics_file))
+    else:
+        statistics = afm.collect_statistics(model, train_set, max_rows=rows, whole_training_set=rows == 0)
+        if statistics_file is not None:
+            statistics.save(str(statistics_file))
+    plan = budget.ranks(statistics)
+    small = afm.factorize(model, statistics, plan, method=method)
+    names = [field.name for field in model.schema.fields if field.kind != "numeric"]
+    return small, Used(statistics, plan, names)
+
+
+def summaries(used: Used) -> list[dict]:
+    """One dict per layer and field: LayerSummary with a readable name and the eigenvalues of its output."""
+    lines = []
+    for line in afm.summarize(used.statistics, used.plan):
+        name = line.layer if line.field < 0 else f"{line.layer}: {used.field_names[line.field]}"
+        values = afm.spectrum_values(used.statistics, line.layer, line.field)
+        lines.append({**line.to_dict(), "name": name, "eigenvalues": list(values)})
+    return lines
+
+
+def layer_rows(used: Used) -> list[list[str]]:
+    """Rows of a table for people."""
+    return [
+        [
+            line["name"],
+            f"{line['rows']:,} x {line['columns']:,}",
+            "dense" if line["dense"] else str(line["rank"]),
+            f"{100 * line['kept_energy']:.2f} %",
+            f"{line['parameters_before']:,}",
+            f"{line['parameters_after']:,}",
+        ]
+        for line in summaries(used)
+    ]
