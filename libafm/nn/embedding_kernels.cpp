@@ -9,7 +9,7 @@
 namespace afm::nn {
 namespace {
 
-constexpr int64_t kRowsPerTask = 128;
+constexpr int64_t kRowsPerLookupTask = 128;
 // The gradients of basis and offset sum over the whole batch: pieces of it first, so that float sums stay accurate.
 constexpr int64_t kRowsPerSum = 64;
 constexpr int64_t kOutOfRange = -1;
@@ -96,7 +96,7 @@ template <typename Id>
 bool lookup_all(const EmbeddingLayout& layout, const LookupInput& input, float* values, float* wide) {
   const Ids<Id> ids(input.ids);
   std::atomic<bool> valid = true;
-  parallel_for_pieces(ids.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+  parallel_for_pieces(ids.rows, kRowsPerLookupTask, [&](int64_t begin, int64_t end) {
     if (!lookup_piece(layout, input, ids, begin, end, values, wide)) valid = false;
   });
   return valid;

@@ -11,7 +11,7 @@
 namespace afm::nn {
 namespace {
 
-constexpr int64_t kRowsPerTask = 256;
+constexpr int64_t kRowsPerInteractionTask = 256;
 
 struct Shape {
   int64_t fields, dim;
@@ -60,7 +60,7 @@ struct FactorizationMachineFunction : torch::autograd::Function<FactorizationMac
     at::Tensor scores = at::empty({values.size(0)}, values.options());
     const float* from = values.const_data_ptr<float>();
     float* to = scores.mutable_data_ptr<float>();
-    parallel_for_pieces(values.size(0), kRowsPerTask, [&](int64_t begin, int64_t end) {
+    parallel_for_pieces(values.size(0), kRowsPerInteractionTask, [&](int64_t begin, int64_t end) {
       std::vector<float> sum(static_cast<std::size_t>(shape.dim));
       score_rows(from + begin * shape.row(), end - begin, shape, sum.data(), to + begin);
     });
@@ -76,7 +76,7 @@ struct FactorizationMachineFunction : torch::autograd::Function<FactorizationMac
     at::Tensor grad_values = at::empty_like(values);
     const float *from = values.const_data_ptr<float>(), *scores = grad_scores.const_data_ptr<float>();
     float* to = grad_values.mutable_data_ptr<float>();
-    parallel_for_pieces(values.size(0), kRowsPerTask, [&](int64_t begin, int64_t end) {
+    parallel_for_pieces(values.size(0), kRowsPerInteractionTask, [&](int64_t begin, int64_t end) {
       std::vector<float> sum(static_cast<std::size_t>(shape.dim));
       differentiate_rows(from + begin * shape.row(), scores + begin, end - begin, shape, sum.data(),
                          to + begin * shape.row());

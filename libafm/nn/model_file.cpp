@@ -5,8 +5,8 @@
 #include <vector>
 
 #include <fmt/ranges.h>
-#include <nlohmann/json.hpp>
 #include <torch/types.h>
+#include <nlohmann/json.hpp>
 
 #include "libafm/core/error.h"
 #include "libafm/core/fail.h"

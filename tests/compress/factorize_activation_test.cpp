@@ -8,13 +8,13 @@
 namespace afm::testing {
 namespace {
 
-constexpr int64_t kRows = 300;
+constexpr int64_t kActivationRows = 300;
 
 at::Tensor logits_with(const std::string& path, FactorActivation activation, FactorMethod method, int64_t rank,
                        at::ScalarType dtype) {
   const torch::NoGradGuard no_grad;
   auto ranker = make_ranker(1, dtype);
-  const auto ids = make_ids(kRows);
+  const auto ids = make_ids(kActivationRows);
   const auto statistics = statistics_of(ranker, ids);
   factorize_(*ranker, statistics, {{path, {.ranks = {rank}, .activation = activation}}}, method);
   return ranker(ids);
@@ -35,7 +35,7 @@ TEST_CASE("the shifted ReLU leaves the logits of the calibration rows unchanged,
 }
 
 TEST_CASE("at full rank a layer with a shifted ReLU is the layer itself on its calibration rows") {
-  const auto ids = make_ids(kRows);
+  const auto ids = make_ids(kActivationRows);
   const auto statistics = statistics_of(make_ranker(), ids);
   const auto error = [&](FactorActivation activation) {
     const RankPlan plan = {{"tower.mix", {.ranks = {24}, .activation = activation}}};
@@ -47,7 +47,7 @@ TEST_CASE("at full rank a layer with a shifted ReLU is the layer itself on its c
 
 TEST_CASE("the shift is no larger than it must be for rows at the radius") {
   auto ranker = make_ranker();
-  const auto ids = make_ids(kRows);
+  const auto ids = make_ids(kActivationRows);
   const auto statistics = statistics_of(ranker, ids);
   factorize_(*ranker, statistics, {{"tower.narrow", {.ranks = {4}, .activation = FactorActivation::kShiftedRelu}}});
   const auto& layer = statistics.layers.at("tower.narrow");

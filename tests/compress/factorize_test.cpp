@@ -16,7 +16,7 @@ namespace {
 
 // Theorem 1 holds for the calibration rows themselves, so only rounding is left between prediction and measurement.
 constexpr double kPrediction = 1e-9;
-constexpr int64_t kRows = 400;
+constexpr int64_t kFactorRows = 400;
 
 RankPlan full_plan(const Statistics& statistics, Basis basis = Basis::kField) {
   RankPlan plan;
@@ -34,7 +34,7 @@ TEST_CASE("full rank reproduces the logits") {
   const auto method = GENERATE(FactorMethod::kMimic, FactorMethod::kWeightSvd);
   const torch::NoGradGuard no_grad;
   auto ranker = make_ranker(1, dtype);
-  const auto ids = make_ids(kRows);
+  const auto ids = make_ids(kFactorRows);
   const auto before = ranker(ids);
   const auto statistics = statistics_of(ranker, ids, {.whole_training_set = true});
   factorize_(*ranker, statistics, full_plan(statistics, basis), method);
@@ -47,7 +47,7 @@ TEST_CASE("full rank reproduces the logits") {
 TEST_CASE("the empty plan changes nothing") {
   const torch::NoGradGuard no_grad;
   auto ranker = make_ranker();
-  const auto ids = make_ids(kRows);
+  const auto ids = make_ids(kFactorRows);
   const auto before = ranker(ids);
   factorize_(*ranker, statistics_of(ranker, ids), {});
   CHECK(torch::equal(ranker(ids), before));
@@ -56,7 +56,7 @@ TEST_CASE("the empty plan changes nothing") {
 
 TEST_CASE("the error of a linear layer on the calibration rows is the predicted one") {
   const auto* path = GENERATE("tower.mix", "tower.narrow", "head");
-  const auto ids = make_ids(kRows);
+  const auto ids = make_ids(kFactorRows);
   const auto statistics = statistics_of(make_ranker(), ids);
   const int64_t largest = std::string(path) == "head" ? 0 : 14;
   for (int64_t rank = 0; rank <= largest; rank += 3) {
@@ -69,7 +69,7 @@ TEST_CASE("the error of a linear layer on the calibration rows is the predicted 
 
 TEST_CASE("the error of every field on the calibration rows is the predicted one") {
   const auto basis = GENERATE(Basis::kField, Basis::kShared);
-  const auto ids = make_ids(kRows);
+  const auto ids = make_ids(kFactorRows);
   const auto statistics = statistics_of(make_ranker(), ids);
   for (int64_t rank = 0; rank < kDim; ++rank) {
     const RankPlan plan = {{"embedding", {.ranks = {rank, 3, (rank + 2) % kDim, 1}, .basis = basis}}};
@@ -84,7 +84,7 @@ TEST_CASE("the error of every field on the calibration rows is the predicted one
 }
 
 TEST_CASE("control: factors that are 1 % too large break the prediction") {
-  const auto ids = make_ids(kRows);
+  const auto ids = make_ids(kFactorRows);
   const auto statistics = statistics_of(make_ranker(), ids);
   const RankPlan plan = {{"tower.mix", {.ranks = {9}}}, {"embedding", {.ranks = {2, 2, 2, 2}}}};
   const auto lines = summarize(statistics, plan);
@@ -104,7 +104,7 @@ TEST_CASE("control: factors that are 1 % too large break the prediction") {
 
 TEST_CASE("mimicking is never worse on the outputs than the SVD of the weights") {
   const auto basis = GENERATE(Basis::kField, Basis::kShared);
-  const auto ids = make_ids(kRows);
+  const auto ids = make_ids(kFactorRows);
   const auto statistics = statistics_of(make_ranker(), ids);
   const int64_t rank = GENERATE(1, 2, 4);
   const RankPlan plan = {{"tower.mix", {.ranks = {3 * rank}}},
@@ -130,7 +130,7 @@ TEST_CASE("mimicking is never worse on the outputs than the SVD of the weights")
 
 TEST_CASE("the weight SVD of a table is the best rank-k matrix for it, without an offset") {
   auto ranker = make_ranker();
-  const auto ids = make_ids(kRows);
+  const auto ids = make_ids(kFactorRows);
   const auto table = ranker->embedding->table(0);
   factorize_(*ranker, statistics_of(ranker, ids), {{"embedding", {.ranks = {2, 2, 2, 2}}}}, FactorMethod::kWeightSvd);
   const auto singular = torch::linalg_svdvals(table);
@@ -143,7 +143,7 @@ TEST_CASE("the weight SVD of a table is the best rank-k matrix for it, without a
 TEST_CASE("an id that was never trained gets the mean of its field, others keep their own") {
   const auto whole = GENERATE(false, true);
   auto ranker = make_ranker();
-  const auto ids = make_ids(kRows);
+  const auto ids = make_ids(kFactorRows);
   const auto table = ranker->embedding->table(3);
   const auto statistics = statistics_of(ranker, ids, {.whole_training_set = whole});
   const auto& layer = statistics.layers.at("embedding");
@@ -162,7 +162,7 @@ TEST_CASE("an id that was never trained gets the mean of its field, others keep 
 TEST_CASE("wide weights stay as they are") {
   auto ranker = make_ranker();
   const auto wide = ranker->embedding->wide_weights();
-  const auto statistics = statistics_of(ranker, make_ids(kRows));
+  const auto statistics = statistics_of(ranker, make_ids(kFactorRows));
   factorize_(*ranker, statistics, {{"embedding", {.ranks = {1, 0, 6, 2}}}});
   CHECK(torch::equal(ranker->embedding->wide_weights(), wide));
 }
@@ -170,7 +170,7 @@ TEST_CASE("wide weights stay as they are") {
 TEST_CASE("rank 0 gives the mean") {
   const torch::NoGradGuard no_grad;
   auto ranker = make_ranker();
-  const auto ids = make_ids(kRows);
+  const auto ids = make_ids(kFactorRows);
   const auto statistics = statistics_of(ranker, ids);
   factorize_(*ranker, statistics, {{"embedding", {.ranks = {0, 6, 6, 6}}}, {"tower.narrow", {.ranks = {0}}}});
   const auto values = ranker->embedding(ids).select(1, 0);

@@ -14,13 +14,13 @@ namespace {
 
 using Catch::Matchers::StartsWith;
 
-const Statistics& ranker_statistics() {
+const Statistics& refused_statistics() {
   static const Statistics statistics = statistics_of(make_ranker(), make_ids(200));
   return statistics;
 }
 
 std::string refusal(const PlanOptions& options) {
-  return message_of<std::invalid_argument>([&] { plan_ranks(ranker_statistics(), options); });
+  return message_of<std::invalid_argument>([&] { plan_ranks(refused_statistics(), options); });
 }
 
 TEST_CASE("plan_ranks refuses options that break a rule") {
@@ -59,7 +59,7 @@ TEST_CASE("without a layer to factorize no ratio can be reached") {
 }
 
 TEST_CASE("a plan that does not fit the statistics is refused") {
-  const auto& statistics = ranker_statistics();
+  const auto& statistics = refused_statistics();
   const auto refused = [&](const std::string& layer, std::vector<int64_t> ranks) {
     const RankPlan plan = {{layer, {.ranks = std::move(ranks)}}};
     const auto message = message_of<std::invalid_argument>([&] { summarize(statistics, plan); });
@@ -77,7 +77,7 @@ TEST_CASE("a plan that does not fit the statistics is refused") {
 
 TEST_CASE("spectrum_values refuses fields that a layer does not have") {
   const auto refused = [](const std::string& layer, int64_t field) {
-    return message_of<std::invalid_argument>([&] { spectrum_values(ranker_statistics(), layer, field); });
+    return message_of<std::invalid_argument>([&] { spectrum_values(refused_statistics(), layer, field); });
   };
   CHECK(refused("tower.mix", 0) == "spectrum_values: field of layer 'tower.mix' must be -1, got 0");
   CHECK(refused("embedding", -1) == "spectrum_values: field of layer 'embedding' must be in [0, 3], got -1");

@@ -17,9 +17,9 @@ namespace {
 
 using Catch::Matchers::WithinRel;
 
-constexpr double kRounding = 1e-12;  // of shares of variance
+constexpr double kShareRounding = 1e-12;  // of shares of variance
 
-const Statistics& ranker_statistics() {
+const Statistics& planned_statistics() {
   static const Statistics statistics = statistics_of(make_ranker(), make_ids(600));
   return statistics;
 }
@@ -51,7 +51,7 @@ bool can_grow(const Statistics& statistics, const RankPlan& plan, int64_t budget
   for (const auto& [layer, layer_plan] : plan) {
     RankPlan dense = plan;
     dense.erase(layer);
-    if (fits(dense) && kept_energy(statistics, plan, layer) < 1.0 - kRounding) return true;
+    if (fits(dense) && kept_energy(statistics, plan, layer) < 1.0 - kShareRounding) return true;
     for (std::size_t i = 0; i < layer_plan.ranks.size(); ++i) {
       const bool is_embedding = statistics.layers.at(layer).is_embedding;
       const auto values = spectrum_values(statistics, layer, is_embedding ? static_cast<int64_t>(i) : -1);
@@ -84,7 +84,7 @@ RankPlan random_plan(const Statistics& statistics, int64_t seed) {
 TEST_CASE("planned parameters are those of the factorized model, for any plan") {
   const auto seed = GENERATE(range(0, 12));
   auto ranker = make_ranker();
-  const auto& statistics = ranker_statistics();
+  const auto& statistics = planned_statistics();
   const auto plan = random_plan(statistics, seed);
   factorize_(*ranker, statistics, plan);
   CHECK(planned_parameters(statistics, plan) == parameter_count(*ranker));
@@ -100,7 +100,7 @@ TEST_CASE("planned parameters are those of the factorized model, for any plan") 
 TEST_CASE("the energy policy meets a ratio from below, leaves nothing to spend, and beats less energy everywhere") {
   const double ratio = GENERATE(1.1, 1.5, 2.0, 3.0, 4.5);
   const auto basis = GENERATE(Basis::kField, Basis::kShared);
-  const auto& statistics = ranker_statistics();
+  const auto& statistics = planned_statistics();
   const auto plan = plan_ranks(statistics, {.ratio = ratio, .basis = basis});
   const auto budget = static_cast<int64_t>(static_cast<double>(statistics.parameters) / ratio);
   CHECK(planned_parameters(statistics, plan) <= budget);
@@ -113,7 +113,7 @@ TEST_CASE("the energy policy meets a ratio from below, leaves nothing to spend, 
 }
 
 TEST_CASE("can_grow sees a plan that leaves parameters over") {
-  const auto& statistics = ranker_statistics();
+  const auto& statistics = planned_statistics();
   const auto plan = plan_ranks(statistics, {.ratio = 3.0});
   CHECK(can_grow(statistics, plan, planned_parameters(statistics, plan) + 200));
 }
@@ -122,10 +122,10 @@ TEST_CASE("an energy is kept by every layer, with no more rank than it takes") {
   const double energy = GENERATE(0.5, 0.9, 0.99, 0.999);
   const auto basis = GENERATE(Basis::kField, Basis::kShared);
   const auto policy = GENERATE(RankPolicy::kEnergy, RankPolicy::kUniform);
-  const auto& statistics = ranker_statistics();
+  const auto& statistics = planned_statistics();
   const auto plan = plan_ranks(statistics, {.energy = energy, .policy = policy, .basis = basis});
   if (energy <= 0.9) REQUIRE_FALSE(plan.empty());
-  CHECK(smallest_energy(statistics, plan) >= energy - kRounding);
+  CHECK(smallest_energy(statistics, plan) >= energy - kShareRounding);
   if (policy == RankPolicy::kUniform) return;
   for (const auto& [layer, layer_plan] : plan) {
     if (statistics.layers.at(layer).is_embedding) continue;
@@ -160,7 +160,7 @@ TEST_CASE("the fields of an embedding compete: the largest eigenvalues of all ar
 
 TEST_CASE("the uniform policy gives every layer the same share of its rank, the largest that fits") {
   const double ratio = GENERATE(2.0, 3.0);
-  const auto& statistics = ranker_statistics();
+  const auto& statistics = planned_statistics();
   const auto plan = plan_ranks(statistics, {.ratio = ratio, .policy = RankPolicy::kUniform});
   const auto budget = static_cast<int64_t>(static_cast<double>(statistics.parameters) / ratio);
   CHECK(planned_parameters(statistics, plan) <= budget);
@@ -191,12 +191,12 @@ TEST_CASE("a budget in bytes counts parameters of their dtype, and buffers") {
 }
 
 TEST_CASE("a budget that is met already needs no ranks") {
-  const auto& statistics = ranker_statistics();
+  const auto& statistics = planned_statistics();
   CHECK(plan_ranks(statistics, {.bytes = statistics.bytes}).empty());
 }
 
 TEST_CASE("layers that are skipped, have one output or do not pay stay dense") {
-  const auto& statistics = ranker_statistics();
+  const auto& statistics = planned_statistics();
   const auto plan = plan_ranks(statistics, {.energy = 0.9});
   CHECK(plan.contains("tower.narrow"));
   CHECK_FALSE(plan.contains("head"));
@@ -209,7 +209,7 @@ TEST_CASE("layers that are skipped, have one output or do not pay stay dense") {
 }
 
 TEST_CASE("basis and activation go where they belong") {
-  const auto plan = plan_ranks(ranker_statistics(),
+  const auto plan = plan_ranks(planned_statistics(),
                                {.ratio = 2.0, .basis = Basis::kShared, .activation = FactorActivation::kShiftedRelu});
   CHECK(plan.at("embedding").basis == Basis::kShared);
   CHECK(plan.at("embedding").activation == FactorActivation::kNone);
@@ -218,7 +218,7 @@ TEST_CASE("basis and activation go where they belong") {
 }
 
 TEST_CASE("a summary has a line per linear layer and per field") {
-  const auto& statistics = ranker_statistics();
+  const auto& statistics = planned_statistics();
   RankPlan plan;
   plan["tower.mix"].ranks = {5};
   plan["embedding"].ranks = {6, 0, 2, 1};
@@ -241,8 +241,8 @@ TEST_CASE("a summary has a line per linear layer and per field") {
   const auto values = spectrum_values(statistics, "tower.mix");
   const double total = std::accumulate(values.begin(), values.end(), 0.0);
   const double lost = std::accumulate(values.begin() + 5, values.end(), 0.0);
-  CHECK_THAT(lines[5].predicted_mse, WithinRel(lost, kRounding));
-  CHECK_THAT(lines[5].kept_energy, WithinRel(1.0 - lost / total, kRounding));
+  CHECK_THAT(lines[5].predicted_mse, WithinRel(lost, kShareRounding));
+  CHECK_THAT(lines[5].kept_energy, WithinRel(1.0 - lost / total, kShareRounding));
   CHECK(lines[5].parameters_after == 5 * 48 + 5 + 24);
 
   CHECK(lines[6].layer == "tower.narrow");

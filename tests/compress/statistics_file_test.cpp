@@ -17,11 +17,11 @@ namespace {
 
 using Catch::Matchers::ContainsSubstring;
 
-Statistics ranker_statistics() { return statistics_of(make_ranker(), make_ids(200), {.whole_training_set = true}); }
+Statistics saved_statistics() { return statistics_of(make_ranker(), make_ids(200), {.whole_training_set = true}); }
 
 TEST_CASE("statistics from a file give the same plan and bitwise the same factors") {
   const TemporaryFolder folder;
-  const auto statistics = ranker_statistics();
+  const auto statistics = saved_statistics();
   statistics.save(folder / "statistics.safetensors");
   const auto loaded = Statistics::load(folder / "statistics.safetensors");
   CHECK(loaded.rows == statistics.rows);
@@ -47,7 +47,7 @@ template <typename Change>
 std::string refusal(Change change) {
   const TemporaryFolder folder;
   const auto path = folder / "statistics.safetensors";
-  ranker_statistics().save(path);
+  saved_statistics().save(path);
   const auto file = SafetensorsFile::open(path);
   auto metadata = file.metadata();
   auto tensors = read_tensors(file);
@@ -94,7 +94,7 @@ TEST_CASE("a statistics file whose description is damaged is refused") {
 TEST_CASE("a flipped bit in a statistics file is refused") {
   const TemporaryFolder folder;
   const auto path = folder / "statistics.safetensors";
-  ranker_statistics().save(path);
+  saved_statistics().save(path);
   auto bytes = read_bytes(path);
   bytes[bytes.size() - 100] ^= 1;
   write_bytes(path, bytes);

@@ -17,7 +17,7 @@ namespace {
 
 using Catch::Matchers::ContainsSubstring;
 
-constexpr double kRounding = 1e-12;  // relative, of sums over a few hundred float64 rows
+constexpr double kMomentRounding = 1e-12;  // relative, of sums over a few hundred float64 rows
 
 Moments moments_of(const at::Tensor& rows) {
   Moments moments;
@@ -27,8 +27,8 @@ Moments moments_of(const at::Tensor& rows) {
 
 void check_same(const Moments& got, const Moments& wanted) {
   CHECK(got.count() == wanted.count());
-  CHECK(relative_error(got.mean(), wanted.mean()) < kRounding);
-  CHECK(relative_error(got.covariance(), wanted.covariance()) < kRounding);
+  CHECK(relative_error(got.mean(), wanted.mean()) < kMomentRounding);
+  CHECK(relative_error(got.covariance(), wanted.covariance()) < kMomentRounding);
 }
 
 // What a layer's inputs and outputs were, of all its uses.
@@ -58,7 +58,7 @@ TEST_CASE("statistics of a linear layer are those of its outputs, of all its use
 
   check_same(layer.output.at(0), moments_of(seen.output));
   CHECK(layer.output[0].count() == 700.0);
-  CHECK(relative_error(layer.input_mean, seen.input.mean(0)) < kRounding);
+  CHECK(relative_error(layer.input_mean, seen.input.mean(0)) < kMomentRounding);
   CHECK(layer.in_features == 24);
   CHECK(layer.out_features == 24);
   CHECK(layer.parameters() == 24 * 25);

@@ -18,6 +18,7 @@
 namespace afm {
 namespace {
 
+using testing::count_files;
 using testing::message_of;
 using testing::read_bytes;
 using testing::TemporaryFolder;

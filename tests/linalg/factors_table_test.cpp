@@ -13,7 +13,7 @@ using Catch::Matchers::Message;
 
 namespace afm::testing {
 
-constexpr double kRounding = 1e-12;
+constexpr double kTableRounding = 1e-12;
 
 at::Tensor expand(const TableFactors& factors) { return at::mm(factors.latent, factors.basis) + factors.offset; }
 
@@ -62,9 +62,9 @@ TEST_CASE("basis rows are orthonormal, the offset is orthogonal to them, the lat
   for (int64_t k = 0; k <= 9; ++k) {
     const TableFactors factors = table.mimic(k);
     CHECK((at::mm(factors.basis, factors.basis.t()) - torch::eye(k, torch::kDouble)).abs().sum().item<double>() <
-          kRounding * 10);
-    CHECK(at::mv(factors.basis, factors.offset).abs().sum().item<double>() < kRounding * 10);
-    CHECK((at::mm(table.rows, factors.basis.t()) - factors.latent).abs().sum().item<double>() < kRounding * 100);
+          kTableRounding * 10);
+    CHECK(at::mv(factors.basis, factors.offset).abs().sum().item<double>() < kTableRounding * 10);
+    CHECK((at::mm(table.rows, factors.basis.t()) - factors.latent).abs().sum().item<double>() < kTableRounding * 100);
   }
 }
 
@@ -73,8 +73,8 @@ TEST_CASE("the mean of the looked-up rows is preserved, full width gives the tab
   const Table table = random_table(60, 9);
   Moments moments(9);
   moments.add_weighted(expand(table.mimic(2)), table.counts);
-  CHECK(relative_error(moments.mean(), table.moments.mean()) < kRounding);
-  CHECK(relative_error(expand(table.mimic(9)), table.rows) < kRounding);
+  CHECK(relative_error(moments.mean(), table.moments.mean()) < kTableRounding);
+  CHECK(relative_error(expand(table.mimic(9)), table.rows) < kTableRounding);
   CHECK(table.mimic(0).latent.sizes() == at::IntArrayRef({60, 0}));
   CHECK(at::equal(expand(table.mimic(0)), table.moments.mean().expand({60, 9})));
 }

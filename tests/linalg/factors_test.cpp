@@ -15,7 +15,7 @@ using Catch::Matchers::Message;
 
 namespace afm::testing {
 
-constexpr double kRounding = 1e-12;
+constexpr double kFactorRounding = 1e-12;
 
 // Theorem 1 holds exactly on the calibration sample; what the solver rounds is relative to the whole variance.
 bool reaches_bound(const Layer& layer, int64_t k) {
@@ -29,7 +29,7 @@ TEST_CASE("factors of full rank reproduce the layer on any input") {
   const Layer layer = random_layer();
   const Factors factors = layer.mimic(layer.weight.size(0));
   const at::Tensor unseen = 10.0 * randn({50, layer.weight.size(1)}) - 3.0;
-  CHECK(relative_error(apply(factors, unseen), at::mm(unseen, layer.weight.t()) + layer.bias) < kRounding);
+  CHECK(relative_error(apply(factors, unseen), at::mm(unseen, layer.weight.t()) + layer.bias) < kFactorRounding);
 }
 
 TEST_CASE("the mean squared error at every rank is the sum of the discarded eigenvalues") {
@@ -54,7 +54,7 @@ TEST_CASE("the mean of the outputs is preserved at every rank, the columns of up
     const Factors factors = layer.mimic(k);
     CHECK(relative_error(apply(factors, layer.inputs).mean(0), layer.outputs.mean(0)) < 1e-11);
     const at::Tensor gram = at::mm(factors.up.t(), factors.up);
-    CHECK((gram - torch::eye(k, torch::kDouble)).abs().sum().item<double>() < kRounding * 100);
+    CHECK((gram - torch::eye(k, torch::kDouble)).abs().sum().item<double>() < kFactorRounding * 100);
   }
 }
 
@@ -103,10 +103,10 @@ TEST_CASE("outputs of rank one, and layers wider than their input, are exact at 
   torch::manual_seed(4);
   const Layer one = layer_on(at::outer(randn({8}), randn({5})), randn({8}), correlated_rows(100, 5));
   CHECK(one.spectrum.rank == 1);
-  CHECK(relative_error(apply(one.mimic(1), one.inputs), one.outputs) < kRounding);
+  CHECK(relative_error(apply(one.mimic(1), one.inputs), one.outputs) < kFactorRounding);
   const Layer wide = random_layer(20, 6, 200);
   CHECK(wide.spectrum.rank == 6);
-  CHECK(relative_error(apply(wide.mimic(6), wide.inputs), wide.outputs) < kRounding);
+  CHECK(relative_error(apply(wide.mimic(6), wide.inputs), wide.outputs) < kFactorRounding);
 }
 
 TEST_CASE("a cut inside repeated eigenvalues costs what it must, whichever vectors were chosen") {
@@ -125,8 +125,8 @@ TEST_CASE("one row and constant outputs are reproduced by their mean") {
   const Layer single = random_layer(5, 3, 1);
   const Layer constant = layer_on(torch::zeros({5, 3}, torch::kDouble), randn({5}), randn({40, 3}));
   for (int64_t k = 0; k <= 5; ++k) {
-    CHECK(relative_error(apply(single.mimic(k), single.inputs), single.outputs) < kRounding);
-    CHECK(relative_error(apply(constant.mimic(k), constant.inputs), constant.outputs) < kRounding);
+    CHECK(relative_error(apply(single.mimic(k), single.inputs), single.outputs) < kFactorRounding);
+    CHECK(relative_error(apply(constant.mimic(k), constant.inputs), constant.outputs) < kFactorRounding);
   }
   CHECK(single.spectrum.rank == 0);
   CHECK(constant.spectrum.rank == 0);

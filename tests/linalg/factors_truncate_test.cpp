@@ -13,7 +13,7 @@ using Catch::Matchers::Message;
 
 namespace afm::testing {
 
-constexpr double kRounding = 1e-12;
+constexpr double kTruncateRounding = 1e-12;
 
 at::Tensor product(const Factors& factors) { return at::mm(factors.up, factors.down); }
 
@@ -25,7 +25,7 @@ TEST_CASE("the truncated weight is the nearest of its rank: its error is the dis
     const Factors factors = truncate_weight(weight, {}, {}, k);
     const double wanted = singular.narrow(0, k, singular.size(0) - k).square().sum().item<double>();
     const double scale = singular.square().sum().item<double>();
-    CHECK(std::abs((weight - product(factors)).square().sum().item<double>() - wanted) < kRounding * scale);
+    CHECK(std::abs((weight - product(factors)).square().sum().item<double>() - wanted) < kTruncateRounding * scale);
     CHECK(relative_error(factors.down.square().sum(1), singular.narrow(0, 0, k)) < 1e-10);
     CHECK(relative_error(factors.up.square().sum(0), singular.narrow(0, 0, k)) < 1e-10);
     CHECK(factors.down_bias.count_nonzero().item<int64_t>() == 0);
@@ -47,7 +47,7 @@ TEST_CASE("without an input mean the bias is kept, with one the mean output is p
   const Factors best = truncate_weight(layer.weight, layer.bias, layer.inputs.mean(0), 3);
   CHECK(at::equal(kept.up_bias, layer.bias));
   CHECK(at::equal(kept.down, best.down));
-  CHECK(relative_error(apply(best, layer.inputs).mean(0), layer.outputs.mean(0)) < kRounding);
+  CHECK(relative_error(apply(best, layer.inputs).mean(0), layer.outputs.mean(0)) < kTruncateRounding);
   CHECK(relative_error(apply(kept, layer.inputs).mean(0), layer.outputs.mean(0)) > 1e-3);
 }
 
@@ -66,8 +66,8 @@ TEST_CASE("the best bias is better than every other") {
 TEST_CASE("truncation is exact at full rank, and at the rank of a weight of rank one or zero") {
   torch::manual_seed(5);
   const at::Tensor tall = randn({9, 4}), one = at::outer(randn({5}), randn({6}));
-  CHECK(relative_error(product(truncate_weight(tall, {}, {}, 4)), tall) < kRounding);
-  CHECK(relative_error(product(truncate_weight(one, {}, {}, 1)), one) < kRounding);
+  CHECK(relative_error(product(truncate_weight(tall, {}, {}, 4)), tall) < kTruncateRounding);
+  CHECK(relative_error(product(truncate_weight(one, {}, {}, 1)), one) < kTruncateRounding);
   const at::Tensor zero = torch::zeros({3, 2}, torch::kDouble);
   CHECK(at::equal(product(truncate_weight(zero, {}, {}, 2)), zero));
   CHECK(at::equal(truncate_weight(zero, {}, {}, 0).up_bias, torch::zeros({3}, torch::kDouble)));

@@ -18,7 +18,7 @@ using Catch::Matchers::Message;
 
 namespace afm::testing {
 
-constexpr double kRounding = 1e-12;  // float64 sums of a few hundred rows
+constexpr double kMomentRounding = 1e-12;  // float64 sums of a few hundred rows
 
 TEST_CASE("streamed moments are the mean and covariance of all rows") {
   torch::manual_seed(GENERATE(range(0, 10)));
@@ -31,9 +31,9 @@ TEST_CASE("streamed moments are the mean and covariance of all rows") {
   const at::Tensor exact = data.to(at::kDouble);
   CHECK(moments.count() == static_cast<double>(rows));
   CHECK(moments.dim() == dim);
-  CHECK(relative_error(moments.mean(), exact.mean(0)) < kRounding);
+  CHECK(relative_error(moments.mean(), exact.mean(0)) < kMomentRounding);
   CHECK((moments.covariance() - two_pass_covariance(exact)).norm().item<double>() <
-        kRounding * exact.square().sum().item<double>());
+        kMomentRounding * exact.square().sum().item<double>());
   CHECK(at::equal(moments.covariance(), moments.covariance().t()));
 }
 
@@ -52,8 +52,8 @@ TEST_CASE("partial moments merge to those of one pass, in any order") {
   Moments merged;
   for (const Moments& part : parts) merged.merge(part);
   CHECK(merged.count() == 400.0);
-  CHECK(relative_error(merged.mean(), whole.mean()) < kRounding);
-  CHECK(relative_error(merged.covariance(), whole.covariance()) < kRounding);
+  CHECK(relative_error(merged.mean(), whole.mean()) < kMomentRounding);
+  CHECK(relative_error(merged.covariance(), whole.covariance()) < kMomentRounding);
 }
 
 TEST_CASE("moments merged with themselves are the same rows seen twice") {
@@ -63,7 +63,7 @@ TEST_CASE("moments merged with themselves are the same rows seen twice") {
   moments.merge(moments);
   CHECK(moments.count() == 60.0);
   CHECK(at::equal(moments.mean(), mean));
-  CHECK(relative_error(moments.covariance(), covariance) < kRounding);
+  CHECK(relative_error(moments.covariance(), covariance) < kMomentRounding);
 }
 
 TEST_CASE("float32 rows of mean 200 and spread 1 keep their covariance, which naive float32 sums lose") {
@@ -78,7 +78,7 @@ TEST_CASE("float32 rows of mean 200 and spread 1 keep their covariance, which na
     sums += batch.sum(0);
   }
   const at::Tensor mean = sums / 200'000;
-  CHECK(relative_error(moments.covariance(), wanted) < kRounding);
+  CHECK(relative_error(moments.covariance(), wanted) < kMomentRounding);
   CHECK(relative_error(squares / 200'000 - at::outer(mean, mean), wanted) > 1e-4);
 }
 
@@ -113,7 +113,7 @@ TEST_CASE("rows with a NaN or an infinity are skipped and counted") {
   for (const auto& batch : data.split(7)) moments.add(batch);
   CHECK(moments.skipped() == 10);
   CHECK(moments.count() == 80.0);
-  CHECK(relative_error(moments.covariance(), clean.covariance()) < kRounding);
+  CHECK(relative_error(moments.covariance(), clean.covariance()) < kMomentRounding);
 
   moments.merge(moments_of(data.narrow(0, 0, 3)));
   CHECK(moments.skipped() == 13);
@@ -183,7 +183,7 @@ TEST_CASE("rows may be strided and carry gradients, and are left as they were") 
   CHECK_FALSE(moments.mean().requires_grad());
   CHECK_FALSE(moments.covariance().requires_grad());
   CHECK(at::equal(data.detach(), before));
-  CHECK(relative_error(moments.covariance(), two_pass_covariance(before.t())) < kRounding);
+  CHECK(relative_error(moments.covariance(), two_pass_covariance(before.t())) < kMomentRounding);
 }
 
 TEST_CASE("moments refuse rows, dimensions and sums that break a rule") {

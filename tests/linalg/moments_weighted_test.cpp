@@ -13,7 +13,7 @@ using Catch::Matchers::Message;
 
 namespace afm::testing {
 
-constexpr double kRounding = 1e-12;
+constexpr double kWeightedRounding = 1e-12;
 
 TEST_CASE("rows weighted by counts equal the rows repeated") {
   torch::manual_seed(GENERATE(range(0, 10)));
@@ -27,9 +27,9 @@ TEST_CASE("rows weighted by counts equal the rows repeated") {
   }
   repeated.add(table.repeat_interleave(counts, 0));
   CHECK(weighted.count() == repeated.count());
-  CHECK(relative_error(weighted.mean(), repeated.mean()) < kRounding);
+  CHECK(relative_error(weighted.mean(), repeated.mean()) < kWeightedRounding);
   CHECK((weighted.covariance() - repeated.covariance()).norm().item<double>() <
-        kRounding * (1.0 + repeated.covariance().norm().item<double>()));
+        kWeightedRounding * (1.0 + repeated.covariance().norm().item<double>()));
 }
 
 TEST_CASE("the covariance of a table under its id histogram is that of the looked-up rows") {
@@ -39,7 +39,7 @@ TEST_CASE("the covariance of a table under its id histogram is that of the looke
   Moments moments(12);
   moments.add_weighted(table, torch::bincount(ids, {}, 300));
   const at::Tensor looked_up = table.index_select(0, ids).to(at::kDouble);
-  CHECK(relative_error(moments.covariance(), two_pass_covariance(looked_up)) < kRounding);
+  CHECK(relative_error(moments.covariance(), two_pass_covariance(looked_up)) < kWeightedRounding);
   CHECK(relative_error(two_pass_covariance(table.to(at::kDouble)), two_pass_covariance(looked_up)) > 0.01);
 }
 
@@ -50,8 +50,8 @@ TEST_CASE("all weights scaled by one factor leave mean and covariance alone") {
   Moments plain(4), scaled(4);
   plain.add_weighted(rows, weights);
   scaled.add_weighted(rows, weights * scale);
-  CHECK(relative_error(scaled.mean(), plain.mean()) < kRounding);
-  CHECK(relative_error(scaled.covariance(), plain.covariance()) < kRounding);
+  CHECK(relative_error(scaled.mean(), plain.mean()) < kWeightedRounding);
+  CHECK(relative_error(scaled.covariance(), plain.covariance()) < kWeightedRounding);
 }
 
 TEST_CASE("rows of weight zero change nothing, even when nothing else is there") {
@@ -80,7 +80,7 @@ TEST_CASE("weighted rows that are not finite are skipped with their weights") {
   dirty.add_weighted(spoiled, some_zero);
   CHECK(dirty.skipped() == 2);
   CHECK(dirty.count() == clean.count());
-  CHECK(relative_error(dirty.covariance(), clean.covariance()) < kRounding);
+  CHECK(relative_error(dirty.covariance(), clean.covariance()) < kWeightedRounding);
 }
 
 TEST_CASE("weights that are negative, not finite or too few are refused") {

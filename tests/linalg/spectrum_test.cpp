@@ -17,7 +17,7 @@ using Catch::Matchers::WithinRel;
 
 namespace afm::testing {
 
-constexpr double kRounding = 1e-12;
+constexpr double kSpectrumRounding = 1e-12;
 
 at::Tensor rebuilt(const Spectrum& spectrum) {
   return at::mm(spectrum.vectors * spectrum.values, spectrum.vectors.t());
@@ -36,11 +36,11 @@ TEST_CASE("eigenvalues descend, eigenvectors are orthonormal, and together they 
   const int64_t dim = random_size(1, 60);
   const at::Tensor covariance = two_pass_covariance(correlated_rows(random_size(1, 100), dim));
   const Spectrum spectrum = spectrum_of(covariance);
-  CHECK((rebuilt(spectrum) - covariance).norm().item<double>() <= kRounding * covariance.norm().item<double>());
-  CHECK(relative_error(at::mm(spectrum.vectors.t(), spectrum.vectors), identity(dim)) < kRounding);
+  CHECK((rebuilt(spectrum) - covariance).norm().item<double>() <= kSpectrumRounding * covariance.norm().item<double>());
+  CHECK(relative_error(at::mm(spectrum.vectors.t(), spectrum.vectors), identity(dim)) < kSpectrumRounding);
   CHECK((spectrum.values.diff() <= 0.0).all().item<bool>());
   CHECK((spectrum.values >= 0.0).all().item<bool>());
-  CHECK(std::abs(spectrum.total() - covariance.trace().item<double>()) <= kRounding * spectrum.total());
+  CHECK(std::abs(spectrum.total() - covariance.trace().item<double>()) <= kSpectrumRounding * spectrum.total());
 }
 
 TEST_CASE("planted eigenvalues and their number are found") {
@@ -49,7 +49,7 @@ TEST_CASE("planted eigenvalues and their number are found") {
   at::Tensor values = torch::pow(0.7, torch::arange(dim, torch::kDouble));
   values.narrow(0, rank, dim - rank).zero_();
   const Spectrum spectrum = spectrum_of(planted(values));
-  CHECK((spectrum.values - values).abs().max().item<double>() < kRounding);
+  CHECK((spectrum.values - values).abs().max().item<double>() < kSpectrumRounding);
   CHECK(spectrum.rank == rank);
 }
 
@@ -77,8 +77,8 @@ TEST_CASE("repeated eigenvalues still have orthonormal vectors") {
   const at::Tensor covariance = planted(torch::tensor({3.0, 3.0, 3.0, 1.0, 1.0, 0.0}, torch::kDouble));
   const Spectrum spectrum = spectrum_of(covariance);
   CHECK(spectrum.rank == 5);
-  CHECK(relative_error(rebuilt(spectrum), covariance) < kRounding);
-  CHECK(relative_error(at::mm(spectrum.vectors.t(), spectrum.vectors), identity(6)) < kRounding);
+  CHECK(relative_error(rebuilt(spectrum), covariance) < kSpectrumRounding);
+  CHECK(relative_error(at::mm(spectrum.vectors.t(), spectrum.vectors), identity(6)) < kSpectrumRounding);
   CHECK(at::equal(spectrum_of(2.0 * identity(4)).values, torch::full({4}, 2.0, torch::kDouble)));
 }
 
@@ -86,7 +86,7 @@ TEST_CASE("a negative eigenvalue of round-off is clipped and no part of the rank
   const Spectrum spectrum = spectrum_of(torch::tensor({1.0, -1e-17, 1e-17}, torch::kDouble).diag());
   CHECK(spectrum.rank == 1);
   CHECK(spectrum.values.min().item<double>() == 0.0);
-  CHECK(relative_error(at::mm(spectrum.vectors.t(), spectrum.vectors), identity(3)) < kRounding);
+  CHECK(relative_error(at::mm(spectrum.vectors.t(), spectrum.vectors), identity(3)) < kSpectrumRounding);
 }
 
 TEST_CASE("the rank rule has its cut at 10 m eps of the largest eigenvalue") {
@@ -100,7 +100,7 @@ TEST_CASE("the scale of a covariance does not matter, from denormal to huge") {
   const at::Tensor covariance = planted(torch::tensor({4.0, 1.0, 0.25, 0.0}, torch::kDouble));
   const double scale = GENERATE(1e-300, 1e-40, 1e300);
   const Spectrum spectrum = spectrum_of(covariance * scale);
-  CHECK(relative_error(spectrum.values / scale, spectrum_of(covariance).values) < kRounding);
+  CHECK(relative_error(spectrum.values / scale, spectrum_of(covariance).values) < kSpectrumRounding);
   CHECK(spectrum.rank == 3);
   const Spectrum denormal = spectrum_of(torch::tensor({4e-320, 1e-320}, torch::kDouble).diag());
   CHECK(at::equal(denormal.vectors, identity(2)));
@@ -111,8 +111,8 @@ TEST_CASE("float32 and asymmetric matrices are taken in float64 and symmetrised"
   const Spectrum spectrum = spectrum_of(lopsided.requires_grad_());
   CHECK(spectrum.values.dtype() == torch::kDouble);
   CHECK_FALSE(spectrum.values.requires_grad());
-  CHECK_THAT(spectrum.values[0].item<double>(), WithinRel(2.5, kRounding));
-  CHECK_THAT(spectrum.values[1].item<double>(), WithinRel(1.5, kRounding));
+  CHECK_THAT(spectrum.values[0].item<double>(), WithinRel(2.5, kSpectrumRounding));
+  CHECK_THAT(spectrum.values[1].item<double>(), WithinRel(1.5, kSpectrumRounding));
 }
 
 TEST_CASE("discarded and kept energy follow the eigenvalues") {

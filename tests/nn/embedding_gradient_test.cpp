@@ -9,7 +9,7 @@ namespace afm::nn {
 namespace {
 
 constexpr double kNumericError = 1e-7;  // central differences of a quadratic function in float64
-constexpr double kFloatError = 1e-5;    // sums over some hundred rows in float32
+constexpr double kGradientError = 1e-5;    // sums over some hundred rows in float32
 
 at::Tensor joined(const EmbeddingOutput& output) {
   const at::Tensor values = output.values.flatten();
@@ -52,8 +52,8 @@ TEST_CASE("the gradients of the float32 kernels are those of the float64 path") 
     const auto exact = gradients(*embedding, ids, weights);
     REQUIRE(kernels.size() == exact.size());
     for (std::size_t i = 0; i < exact.size(); ++i) {
-      CHECK(relative_error(kernels[i], exact[i]) < kFloatError);
-      CHECK(relative_error(kernels[i], exact[i] * 1.001) > kFloatError);  // the bound can fail
+      CHECK(relative_error(kernels[i], exact[i]) < kGradientError);
+      CHECK(relative_error(kernels[i], exact[i] * 1.001) > kGradientError);  // the bound can fail
     }
   }
 }

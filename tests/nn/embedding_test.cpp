@@ -12,7 +12,7 @@
 namespace afm::nn {
 namespace {
 
-constexpr double kFloatError = 3e-6;  // a few roundings of float32
+constexpr double kLookupError = 3e-6;  // a few roundings of float32
 constexpr double kDoubleError = 1e-13;
 
 TEST_CASE("a lookup is what its loops over rows, fields and slots say, on both paths") {
@@ -25,9 +25,9 @@ TEST_CASE("a lookup is what its loops over rows, fields and slots say, on both p
       const EmbeddingOutput expected = reference_lookup(*embedding, ids);
       const EmbeddingOutput kernels = embedding->lookup(ids);
       CHECK(kernels.values.scalar_type() == at::kFloat);
-      CHECK(relative_error(kernels.values, expected.values) < kFloatError);
+      CHECK(relative_error(kernels.values, expected.values) < kLookupError);
       CHECK(kernels.wide.defined() == options.wide);
-      if (options.wide) CHECK(relative_error(kernels.wide, expected.wide) < kFloatError);
+      if (options.wide) CHECK(relative_error(kernels.wide, expected.wide) < kLookupError);
 
       embedding->to(at::kDouble);
       const EmbeddingOutput exact = reference_lookup(*embedding, ids);

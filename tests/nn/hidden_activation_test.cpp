@@ -10,7 +10,7 @@
 namespace afm::nn {
 namespace {
 
-constexpr double kFloatError = 2e-5;  // batch norm in float32: some roundings of sums over the batch
+constexpr double kNormError = 2e-5;  // batch norm in float32: some roundings of sums over the batch
 
 torch::nn::BatchNorm1d random_norm(int64_t width) {
   torch::nn::BatchNorm1d norm(width);
@@ -48,12 +48,12 @@ TEST_CASE("batch norm and ReLU on float32 are torch's in float64: values, gradie
     for (int step = 0; step < 3; ++step) {
       const at::Tensor y = activate(x, norm.get());
       const at::Tensor exact = torch::relu(reference->forward(exact_x));
-      CHECK(relative_error(y, exact) < kFloatError);
+      CHECK(relative_error(y, exact) < kNormError);
       const auto got = torch::autograd::grad({y}, {x, norm->weight, norm->bias}, {weights.to(at::kFloat)});
       const auto expected = torch::autograd::grad({exact}, {exact_x, reference->weight, reference->bias}, {weights});
       // A column of two rows has a gradient of 0 through its norm, but for eps: compare against what cancels.
-      for (std::size_t i = 0; i < got.size(); ++i) CHECK(relative_error(got[i], expected[i]) < 10 * kFloatError);
-      if (shape[0] > 2) CHECK(relative_error(got[0] * 1.01 + 1e-3, expected[0]) > 10 * kFloatError);
+      for (std::size_t i = 0; i < got.size(); ++i) CHECK(relative_error(got[i], expected[i]) < 10 * kNormError);
+      if (shape[0] > 2) CHECK(relative_error(got[0] * 1.01 + 1e-3, expected[0]) > 10 * kNormError);
     }
     CHECK(relative_error(norm->running_mean, reference->running_mean) < 1e-6);
     CHECK(relative_error(norm->running_var, reference->running_var) < 1e-6);
@@ -113,11 +113,11 @@ TEST_CASE("dropout after batch norm cuts the same units in values and gradients"
   // A unit that ReLU left positive is 0 only when it was dropped.
   const at::Tensor mask = y.detach().gt(0).logical_or(active.detach().le(0)).to(at::kDouble) / (1 - rate);
   const at::Tensor exact = active * mask;
-  CHECK(relative_error(y, exact) < kFloatError);
+  CHECK(relative_error(y, exact) < kNormError);
   const at::Tensor weights = torch::randn({300, 20}, at::kDouble);
   const auto got = torch::autograd::grad({y}, {x, norm->weight, norm->bias}, {weights.to(at::kFloat)});
   const auto expected = torch::autograd::grad({exact}, {exact_x, reference->weight, reference->bias}, {weights});
-  for (std::size_t i = 0; i < got.size(); ++i) CHECK(relative_error(got[i], expected[i]) < 10 * kFloatError);
+  for (std::size_t i = 0; i < got.size(); ++i) CHECK(relative_error(got[i], expected[i]) < 10 * kNormError);
   const double share = y.detach().eq(0).logical_and(active.detach().gt(0)).sum().item<double>() /
                        active.detach().gt(0).sum().item<double>();
   CHECK(std::abs(share - rate) < 0.05);
