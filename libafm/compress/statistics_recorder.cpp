@@ -12,6 +12,7 @@ namespace afm {
 namespace {
 
 constexpr double kAllowedShare = 1e-3;  // of rows that are not finite
+constexpr int64_t kRadiusRows = 512;
 
 void check_finite_share(const std::string& what, double lost, double rows) {
   if (lost > kAllowedShare * rows) {
@@ -68,7 +69,10 @@ void LinearRecorder::add_radius(const at::Tensor& rows) {
     centre_ = output_.mean();
     radius_ = at::zeros({}, centre_.options());
   }
-  radius_ = at::maximum(radius_, (rows - centre_).norm(2, 1).amax());
+  // In pieces that stay in the cache: rows minus centre is as large as the rows in float64.
+  for (const at::Tensor& piece : rows.split(kRadiusRows)) {
+    radius_ = at::maximum(radius_, (piece - centre_).norm(2, {1}).amax());
+  }
 }
 
 LayerStatistics LinearRecorder::finish(const std::string& layer) const {
