@@ -9,9 +9,10 @@ namespace {
 
 at::Tensor view_of_array(const py::array& value) {
   // Without torch.from_numpy's warning: nothing in libafm writes to an argument.
-  const bool is_native = value.dtype().attr("isnative").cast<bool>();
   py::object ordered = value;
-  if (!is_native) ordered = value.attr("astype")(value.dtype().attr("newbyteorder")("="));
+  if (!value.dtype().attr("isnative").cast<bool>()) {
+    ordered = value.attr("astype")(value.dtype().attr("newbyteorder")("="));
+  }
   const auto array = py::array::ensure(ordered, py::array::c_style);
   if (!array) throw py::error_already_set();
   const auto dtype = torch::utils::numpy_dtype_to_aten(py::dtype(array.dtype()).num());

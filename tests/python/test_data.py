@@ -138,6 +138,15 @@ def test_read_only_arrays_are_taken_without_a_warning(recwarn):
     assert not recwarn.list
 
 
+def test_arrays_of_any_layout_and_byte_order_are_read_right():
+    rows = planted_rows(7, 10)
+    ids = np.asfortranarray(rows["ids"].numpy().astype(">i8"))
+    dataset = afm.Dataset.from_tensors(small_schema(), ids[::-1], rows["dense"].numpy()[::-1], label=rows["label"])
+    assert torch.equal(dataset.range(0, 10).ids, rows["ids"].flip(0))
+    with pytest.raises(TypeError, match="numpy.object_"):
+        afm.Dataset.from_tensors(small_schema(), np.array([None]), label=rows["label"])
+
+
 def test_an_array_outlives_its_name():
     rows = planted_rows(7, 1000)
     dataset = afm.Dataset.from_tensors(small_schema(), **{name: tensor.numpy().copy() for name, tensor in rows.items()})

@@ -233,6 +233,18 @@ def test_the_tree_is_fixed(model):
         model.mlp(torch.zeros(1, 4))
 
 
+def test_a_device_that_cannot_compute_is_refused_before_anything_changes(model, batch):
+    before = model.eval()(batch.ids, batch.dense)
+    with pytest.raises(RuntimeError, match="a tensor on meta of type Tensor is not possible for a libafm model"):
+        model.to("meta")
+    assert torch.equal(before, model(batch.ids, batch.dense))
+
+
+def test_what_is_no_libafm_model_is_a_type_error(valid_set):
+    with pytest.raises(TypeError, match=r"model must be a libafm model \(deepfm, dcn, wide_deep\), got Linear"):
+        afm.evaluate(torch.nn.Linear(1, 1), valid_set)
+
+
 def test_hooks_on_the_whole_model_run(model, batch):
     seen = []
     model.register_forward_hook(lambda module, arguments, output: seen.append(output.shape))
@@ -262,6 +274,7 @@ def test_options_schema_and_ranks_are_shown(model, schema):
     assert model.options == afm.DeepFMOptions(embedding_dim=4, hidden=[16, 8], init_std=0.1)
     assert model.schema == schema and model.device == torch.device("cpu") and model.ranks == {}
     assert repr(model).startswith("DeepFM(")
+    assert "(mlp): Mlp(" in repr(model)
     assert "Linear(in_features=16, out_features=8, bias=true)" in repr(model)
 
 
