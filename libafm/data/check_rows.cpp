@@ -73,10 +73,7 @@ Batch normal_form(const Schema& schema, const Batch& rows, std::string_view wher
   if (normal.ids.scalar_type() != at::kInt && normal.ids.scalar_type() != at::kLong) {
     fail<DataError>("{}: ids must be int32 or int64, got {}", where, c10::toString(normal.ids.scalar_type()));
   }
-  if (normal.ids.scalar_type() == at::kLong) {  // what does not fit int32 must not wrap around into a valid id
-    normal.ids = normal.ids.clamp(std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max());
-  }
-  normal.ids = normal.ids.to(at::kInt).contiguous();
+  normal.ids = normal.ids.contiguous();
   normal.dense = normal.dense.to(at::kFloat).contiguous();
   normal.label = normal.label.to(at::kFloat).contiguous();
   return normal;
@@ -90,6 +87,13 @@ void check_values(const Schema& schema, const Batch& rows, std::string_view wher
     const auto row = first_of(wrong);
     fail<DataError>("{}: row {}: label must be 0 or 1, got {}", where, first_row + row, rows.label[row].item<double>());
   }
+}
+
+Batch checked_rows(const Schema& schema, const Batch& rows, std::string_view where, int64_t first_row) {
+  auto checked = normal_form(schema, rows, where);
+  check_values(schema, checked, where, first_row);
+  checked.ids = checked.ids.to(at::kInt);
+  return checked;
 }
 
 }  // namespace afm

@@ -58,9 +58,8 @@ Dataset Dataset::open(const std::filesystem::path& folder, Split split) {
 
 Dataset Dataset::from_tensors(Schema schema, Batch rows) {
   check_counted(schema);
-  rows = normal_form(schema, rows, "rows");
+  rows = checked_rows(schema, rows, "rows", 0);
   if (rows.rows() == 0) fail<DataError>("rows: a dataset must have at least one row");
-  check_values(schema, rows, "rows", 0);
   return {std::move(schema), {std::move(rows)}};
 }
 

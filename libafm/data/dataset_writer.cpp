@@ -40,8 +40,7 @@ DatasetWriter::~DatasetWriter() {
 
 void DatasetWriter::append(const Batch& rows) {
   const auto where = fmt::format("{} split", name_of(split_));
-  const auto normal = normal_form(schema_, rows.to(at::kCPU), where);
-  check_values(schema_, normal, where, rows_);
+  const auto normal = checked_rows(schema_, rows.to(at::kCPU), where, rows_);
   buffer_.push_back(copy_of_rows(normal, 0, normal.rows()));
   rows_ += normal.rows();
   buffered_ += normal.rows();

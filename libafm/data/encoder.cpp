@@ -14,16 +14,21 @@
 namespace afm {
 namespace {
 
-constexpr std::string_view kKind = "afm-vocabulary";
+constexpr std::string_view kVocabularyKind = "afm-vocabulary";
 
-const FieldSpec& field_of(const Schema& schema, int64_t field, bool has_ids) {
+const FieldSpec& field_at(const Schema& schema, int64_t field) {
   const auto count = static_cast<int64_t>(schema.fields.size());
   if (field < 0 || field >= count) {
     fail<std::invalid_argument>("Encoder: field must be in [0, {}), got {}", count, field);
   }
-  const auto& spec = schema.fields[static_cast<std::size_t>(field)];
-  if (spec.has_ids() != has_ids) {
-    fail<std::invalid_argument>("Encoder: field '{}' is {}", spec.name, name_of(spec.kind));
+  return schema.fields[static_cast<std::size_t>(field)];
+}
+
+const FieldSpec& field_of(const Schema& schema, int64_t field, FieldKind kind) {
+  const auto& spec = field_at(schema, field);
+  if (spec.kind != kind) {
+    fail<std::invalid_argument>("Encoder: field '{}' must be {}, it is {}", spec.name, name_of(kind),
+                                name_of(spec.kind));
   }
   return spec;
 }
@@ -69,20 +74,20 @@ int32_t Encoder::find(std::size_t field, std::string_view value) const {
 }
 
 int32_t Encoder::id_of(int64_t field, std::string_view value) const {
-  field_of(schema_, field, /*has_ids=*/true);
+  const auto& spec = field_at(schema_, field);
+  if (!spec.has_ids()) fail<std::invalid_argument>("Encoder: field '{}' is numeric and has no ids", spec.name);
   return find(static_cast<std::size_t>(field), value);
 }
 
 void Encoder::encode_categorical(int64_t field, std::span<const std::string_view> values,
                                  std::span<int32_t> ids) const {
-  const auto& spec = field_of(schema_, field, /*has_ids=*/true);
-  check_size(spec, values.size() * static_cast<std::size_t>(spec.slots()), ids.size());
-  if (spec.kind == FieldKind::kMulti) return encode_multi(field, values, ids);
+  const auto& spec = field_of(schema_, field, FieldKind::kCategorical);
+  check_size(spec, values.size(), ids.size());
   for (std::size_t row = 0; row < values.size(); ++row) ids[row] = find(static_cast<std::size_t>(field), values[row]);
 }
 
 void Encoder::encode_multi(int64_t field, std::span<const std::string_view> values, std::span<int32_t> ids) const {
-  const auto& spec = field_of(schema_, field, /*has_ids=*/true);
+  const auto& spec = field_of(schema_, field, FieldKind::kMulti);
   const auto slots = static_cast<std::size_t>(spec.slots());
   check_size(spec, values.size() * slots, ids.size());
   std::fill(ids.begin(), ids.end(), static_cast<int32_t>(kEmptySlot));
@@ -97,18 +102,22 @@ void Encoder::encode_multi(int64_t field, std::span<const std::string_view> valu
 }
 
 void Encoder::encode_numeric(int64_t field, std::span<const double> values, std::span<float> dense) const {
-  const auto& spec = field_of(schema_, field, /*has_ids=*/false);
+  const auto& spec = field_of(schema_, field, FieldKind::kNumeric);
   check_size(spec, values.size(), dense.size());
   for (std::size_t row = 0; row < values.size(); ++row) {
     const double value = std::isnan(values[row]) ? spec.fill : values[row];
     dense[row] = static_cast<float>((raw_to_scale(spec.transform, value) - spec.mean) / spec.scale);
-    if (!std::isfinite(dense[row])) fail<DataError>("row {}: field '{}' must be finite, got {}", row, spec.name, value);
+    if (std::isinf(value)) fail<DataError>("row {}: field '{}' must be finite, got {}", row, spec.name, value);
+    if (!std::isfinite(dense[row])) {
+      fail<DataError>("row {}: field '{}': {} is beyond float32 after the transform", row, spec.name, value);
+    }
   }
 }
 
 void Encoder::save(const std::filesystem::path& path) const {
-  const Metadata metadata = {
-      {"kind", std::string(kKind)}, {"version", std::to_string(kFormatVersion)}, {"schema", schema_.fingerprint()}};
+  const Metadata metadata = {{"kind", std::string(kVocabularyKind)},
+                             {"version", std::to_string(kFormatVersion)},
+                             {"schema", schema_.fingerprint()}};
   TensorMap tensors;
   const auto names = schema_.id_field_names();
   for (std::size_t i = 0; i < names.size(); ++i) put_vocabulary(tensors, names[i], vocabularies_[i]);
@@ -117,7 +126,8 @@ void Encoder::save(const std::filesystem::path& path) const {
 
 Encoder Encoder::open(const std::filesystem::path& path, const Schema& schema) {
   const auto file = SafetensorsFile::open(path);
-  if (file.metadata_at("kind") != kKind) fail<FormatError>("{}: is not a vocabulary of libafm", path.string());
+  if (file.metadata_at("kind") != kVocabularyKind)
+    fail<FormatError>("{}: is not a vocabulary of libafm", path.string());
   if (file.metadata_at("version") != std::to_string(kFormatVersion)) {
     fail<FormatError>("{}: format version is {}, this libafm reads {}", path.string(), file.metadata_at("version"),
                       kFormatVersion);

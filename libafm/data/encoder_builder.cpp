@@ -18,7 +18,8 @@ FieldSpec& field_at(Schema& schema, int64_t field, bool has_ids) {
   }
   auto& spec = schema.fields[static_cast<std::size_t>(field)];
   if (spec.has_ids() != has_ids) {
-    fail<std::invalid_argument>("EncoderBuilder: field '{}' is {}", spec.name, name_of(spec.kind));
+    fail<std::invalid_argument>("EncoderBuilder: field '{}' must be {}, it is {}", spec.name,
+                                has_ids ? "categorical or multi" : "numeric", name_of(spec.kind));
   }
   return spec;
 }
@@ -94,7 +95,10 @@ void EncoderBuilder::add_counts(int64_t field, std::span<const std::string_view>
 }
 
 void EncoderBuilder::add_longest(int64_t field, int64_t values_in_row) {
-  field_at(schema_, field, /*has_ids=*/true);
+  const auto& spec = field_at(schema_, field, /*has_ids=*/true);
+  if (spec.kind != FieldKind::kMulti) {
+    fail<std::invalid_argument>("EncoderBuilder: field '{}' must be multi, it is {}", spec.name, name_of(spec.kind));
+  }
   auto& longest = longest_[static_cast<std::size_t>(field)];
   longest = std::max(longest, values_in_row);
 }

@@ -18,6 +18,16 @@ using Json = nlohmann::ordered_json;
 constexpr int64_t kMaxIds = std::numeric_limits<int32_t>::max();  // ids travel as int32
 constexpr int64_t kMaxSlots = 65536;
 
+// Names and separators come from C++ too, where nothing has checked their encoding.
+std::string dump(const auto& json, int indent = -1) {
+  try {
+    return json.dump(indent);
+  } catch (const nlohmann::json::type_error&) {
+    fail<DataError>("a schema must be UTF-8 text, got {}",
+                    json.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace));
+  }
+}
+
 std::string field_keys() {
   std::string keys;
   FieldSpec spec;
@@ -75,10 +85,12 @@ FieldSpec field_from_json(const nlohmann::json& json) {
 
 Json field_to_json(const FieldSpec& spec) {
   const auto all = to_json(spec), defaults = to_json(FieldSpec{});
+  // Compared as text: -0.0 equals 0.0, but a schema that comes back must have the same fingerprint.
+  const auto differs = [&](const std::string& key) { return dump(all[key]) != dump(defaults[key]); };
   Json shown;
   for_each_field(spec, [&](std::string_view name, const auto&, std::string_view) {
     const std::string key(name);
-    if (key == "name" || key == "kind" || all[key] != defaults[key]) shown[key] = all[key];
+    if (key == "name" || key == "kind" || differs(key)) shown[key] = all[key];
   });
   return shown;
 }
@@ -147,7 +159,7 @@ std::string Schema::fingerprint() const {
     json.erase("min_count");  // decided what was counted, says nothing about an encoded row
     meaning.push_back(std::move(json));
   }
-  return hex_hash_of(meaning.dump());
+  return hex_hash_of(dump(meaning));
 }
 
 Schema schema_from_json(std::string_view text) {
@@ -165,7 +177,7 @@ std::string schema_to_json(const Schema& schema) {
   json["label"] = schema.label;
   json["fields"] = Json::array();
   for (const auto& spec : schema.fields) json["fields"].push_back(field_to_json(spec));
-  return json.dump(2, ' ', false, nlohmann::json::error_handler_t::strict) + "\n";
+  return dump(json, 2) + "\n";
 }
 
 Schema read_schema(const std::filesystem::path& path) {

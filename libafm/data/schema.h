@@ -35,10 +35,10 @@ struct FieldSpec {
   std::string name;
   FieldKind kind = FieldKind::kCategorical;
   // categorical and multi
-  int64_t cardinality = 0;   // ids 0 .. cardinality-1, the unknown value 0 included; 0 = not counted yet
-  int64_t min_count = 1;     // rarer values become unknown
-  int64_t hash_buckets = 0;  // > 0: no vocabulary, id = 1 + xxh3(value) mod buckets
-  std::string vocabulary;    // hash of the values in id order, found by prepare; empty = not checked
+  int64_t cardinality = 0;      // ids 0 .. cardinality-1, the unknown value 0 included; 0 = not counted yet
+  int64_t min_count = 1;        // rarer values become unknown
+  int64_t hash_buckets = 0;     // > 0: no vocabulary, id = 1 + xxh3(value) mod buckets
+  std::string vocabulary = "";  // hash of the values in id order, found by prepare; empty = not checked
   // multi
   std::string separator = "|";
   int64_t max_values = 0;  // slots; longer rows are cut; 0 = the longest training row

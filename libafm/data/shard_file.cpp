@@ -12,7 +12,7 @@
 namespace afm {
 namespace {
 
-constexpr std::string_view kKind = "afm-shard";
+constexpr std::string_view kShardKind = "afm-shard";
 
 std::string_view bytes_of(const at::Tensor& tensor) {
   return {static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()};
@@ -56,7 +56,7 @@ std::string digest_of(const std::string& previous, const Batch& rows) {
 
 void write_shard_file(const std::filesystem::path& path, const Schema& schema, Split split, int64_t number,
                       const Shard& shard) {
-  const Metadata metadata = {{"kind", std::string(kKind)},
+  const Metadata metadata = {{"kind", std::string(kShardKind)},
                              {"version", std::to_string(kFormatVersion)},
                              {"split", std::string(name_of(split))},
                              {"shard", std::to_string(number)},
@@ -70,7 +70,7 @@ void write_shard_file(const std::filesystem::path& path, const Schema& schema, S
 
 Shard read_shard_file(const std::filesystem::path& path, const Schema& schema, Split split, int64_t number) {
   const auto file = SafetensorsFile::open(path);
-  expect(file, "kind", kKind);
+  expect(file, "kind", kShardKind);
   check_version(file);
   expect(file, "split", name_of(split));
   expect(file, "shard", std::to_string(number));

@@ -13,7 +13,7 @@ namespace afm {
 struct Shard {
   Batch rows;
   bool last = false;
-  std::string digest, previous;  // chains the shards of one write (dataset.h)
+  std::string digest = "", previous = "";  // chains the shards of one write (dataset.h)
 };
 
 std::filesystem::path shard_path(const std::filesystem::path& folder, Split split, int64_t shard);
