@@ -12,8 +12,8 @@
 
 namespace afm {
 
-// Area under the ROC curve, ties averaged (Mann-Whitney). logits [N], labels [N] in {0, 1}, any device, computed there in
-// float64. Throws DataError when a logit is NaN or infinite, or when only one class is present.
+// Area under the ROC curve, ties averaged (Mann-Whitney). logits [N], labels [N] in {0, 1}, any device, computed there
+// in float64. Throws DataError when a logit is NaN or infinite, or when only one class is present.
 double auc(const at::Tensor& logits, const at::Tensor& labels);
 // Mean of softplus(s) - t s. The same errors, except that one class is enough.
 double logloss(const at::Tensor& logits, const at::Tensor& labels);
@@ -27,7 +27,7 @@ struct Metrics {
 struct EvaluateOptions {
   int64_t batch_size = 10000;
   // Called after each batch with the rows done; may throw to stop.
-  std::function<void(int64_t rows)> on_progress;
+  std::function<void(int64_t rows)> on_progress = {};
 };
 
 // Logits of every row in order, in evaluation mode, without gradient: [N], on the model's device. Throws DataError when
