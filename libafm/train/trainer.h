@@ -22,31 +22,34 @@
 
 namespace afm {
 
-// kPlateau: times lr_decay after each epoch without a better validation AUC. kLinear: falls linearly to 0 over all steps.
+// kPlateau: times lr_decay after each epoch without a better validation AUC. kLinear: falls linearly to 0 over all
+// steps.
 enum class Schedule { kConstant, kPlateau, kLinear };
 constexpr std::array<std::string_view, 3> enum_names(std::type_identity<Schedule>) {
   return {"constant", "plateau", "linear"};
 }
 
 struct TrainOptions {
-  int64_t epochs = 50;             // at most; >= 1
-  int64_t batch_size = 4096;       // rows; >= 2
-  double learning_rate = 1e-3;     // of Adam (beta 0.9, 0.999, eps 1e-8); > 0
+  int64_t epochs = 50;          // at most; >= 1
+  int64_t batch_size = 4096;    // rows; >= 2
+  double learning_rate = 1e-3;  // of Adam (beta 0.9, 0.999, eps 1e-8); > 0
   Schedule schedule = Schedule::kPlateau;
-  double lr_decay = 0.1;           // of kPlateau; in (0, 1]
-  int64_t patience = 2;            // stop after so many epochs in a row without a better AUC; 0 = never stop early
-  double embedding_l2 = 0.0;       // penalty (l2 / 2) ||table||^2 over the whole table each step, wide weights included; >= 0
-  double mlp_l2 = 0.0;             // the same on every other weight matrix; >= 0
-  int64_t seed = 1;                // order of rows and dropout
-  std::string device = "cpu";      // "cpu", "cuda", "cuda:1"; the model is moved there and stays
-  double distillation = 1.0;       // with a teacher: weight a of a KL(teacher || student); >= 0
-  double temperature = 1.0;        // of both logits in that term; > 0
-  std::string checkpoint;          // file to save progress to, at each epoch's end and every checkpoint_seconds; empty = none
+  double lr_decay = 0.1;  // of kPlateau; in (0, 1]
+  int64_t patience = 2;   // stop after so many epochs in a row without a better AUC; 0 = never stop early
+  double embedding_l2 =
+      0.0;              // penalty (l2 / 2) ||table||^2 over the whole table each step, wide weights included; >= 0
+  double mlp_l2 = 0.0;  // the same on every other weight matrix; >= 0
+  int64_t seed = 1;     // order of rows and dropout
+  std::string device = "cpu";  // "cpu", "cuda", "cuda:1"; the model is moved there and stays
+  double distillation = 1.0;   // with a teacher: weight a of a KL(teacher || student); >= 0
+  double temperature = 1.0;    // of both logits in that term; > 0
+  std::string checkpoint =
+      {};  // file to save progress to, at each epoch's end and every checkpoint_seconds; empty = none
   double checkpoint_seconds = 60;  // > 0
   bool resume = false;             // go on from `checkpoint` where it exists
 
   // Not fields: what cannot be written as text.
-  std::shared_ptr<Model> teacher;  // its logits are a second target (science.md 5.9); stays as it is
+  std::shared_ptr<Model> teacher = nullptr;  // its logits are a second target (science.md 5.9); stays as it is
 };
 
 constexpr auto field_list(std::type_identity<TrainOptions>) {
@@ -54,7 +57,8 @@ constexpr auto field_list(std::type_identity<TrainOptions>) {
       field("epochs", &TrainOptions::epochs, "Epochs at most."),
       field("batch_size", &TrainOptions::batch_size, "Rows per step."),
       field("learning_rate", &TrainOptions::learning_rate, "Learning rate of Adam."),
-      field("schedule", &TrainOptions::schedule, "constant, plateau (x lr_decay without a better AUC) or linear (to 0)."),
+      field("schedule", &TrainOptions::schedule,
+            "constant, plateau (x lr_decay without a better AUC) or linear (to 0)."),
       field("lr_decay", &TrainOptions::lr_decay, "Factor of the plateau schedule, in (0, 1]."),
       field("patience", &TrainOptions::patience, "Epochs in a row without a better AUC before stopping; 0 = never."),
       field("embedding_l2", &TrainOptions::embedding_l2, "L2 on the whole tables each step: (l2 / 2) ||table||^2."),
@@ -69,17 +73,17 @@ constexpr auto field_list(std::type_identity<TrainOptions>) {
 }
 
 struct EpochRecord {
-  int64_t epoch = 0;               // from 1
-  double train_loss = 0.0;         // mean logloss (plus teacher term) over the epoch's batches, without penalties
+  int64_t epoch = 0;        // from 1
+  double train_loss = 0.0;  // mean logloss (plus teacher term) over the epoch's batches, without penalties
   double valid_auc = 0.0, valid_logloss = 0.0;
-  double learning_rate = 0.0;      // during the epoch
-  double seconds = 0.0;            // training alone
+  double learning_rate = 0.0;  // during the epoch
+  double seconds = 0.0;        // training alone
   double rows_per_second = 0.0;
 };
 
 struct History {
   std::vector<EpochRecord> epochs;
-  int64_t best_epoch = 0;          // whose weights the model has now
+  int64_t best_epoch = 0;  // whose weights the model has now
   bool stopped_early = false;
 };
 std::string history_to_json(const History& history);
@@ -92,12 +96,12 @@ struct Progress {
   double rows_per_second = 0.0;
   const EpochRecord* finished = nullptr;  // set once per epoch, after validation
 };
-// Called every few batches and after each epoch, on the training thread. May throw to stop: the checkpoint on disk stays
-// whole, and the exception passes through.
+// Called every few batches and after each epoch, on the training thread. May throw to stop: the checkpoint on disk
+// stays whole, and the exception passes through.
 using ProgressCallback = std::function<void(const Progress&)>;
 
-// Throws std::invalid_argument for a bad option, DataError for data that does not fit the model, Error when a loss is NaN
-// or infinite (names epoch and batch; the model keeps its best weights).
+// Throws std::invalid_argument for a bad option, DataError for data that does not fit the model, Error when a loss is
+// NaN or infinite (names epoch and batch; the model keeps its best weights).
 History train(Model& model, const Dataset& train_set, const Dataset& valid_set, const TrainOptions& options = {},
               const ProgressCallback& on_progress = {});
 

@@ -1,0 +1,263 @@
+#include "libafm/train/epoch_loop.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include <torch/types.h>
+
+#include "libafm/core/error.h"
+#include "libafm/core/fail.h"
+#include "libafm/metrics/scores.h"
+#include "libafm/nn/model_file.h"
+#include "libafm/train/check_options.h"
+#include "libafm/train/loss.h"
+#include "libafm/train/parameter_groups.h"
+#include "libafm/train/random_state.h"
+#include "libafm/train/schedule.h"
+
+namespace afm {
+namespace {
+
+constexpr int64_t kBatchesPerLossCheck = 50;
+constexpr double kSecondsPerReport = 0.1;
+
+class TrainingMode {
+ public:
+  explicit TrainingMode(torch::nn::Module& module) : module_(module), was_training_(module.is_training()) {
+    module_.train();
+  }
+  ~TrainingMode() { module_.train(was_training_); }
+  TrainingMode(const TrainingMode&) = delete;
+  TrainingMode& operator=(const TrainingMode&) = delete;
+
+ private:
+  torch::nn::Module& module_;
+  bool was_training_;
+};
+
+Dataset on_device(const Dataset& dataset, at::Device device) {
+  return dataset.device() == device ? dataset : dataset.to(device);
+}
+
+Model& moved(Model& model, at::Device device) {
+  model.to(device);
+  return model;
+}
+
+// Batch norm has no variance of one row: a last batch of one is left out.
+BatchOptions batch_options(const TrainOptions& options, int64_t rows) {
+  return {.batch_size = options.batch_size,
+          .shuffle = true,
+          .drop_last = rows > options.batch_size && rows % options.batch_size == 1,
+          .seed = options.seed};
+}
+
+// The teacher's answers never change, so one pass gives them for all epochs.
+at::Tensor logits_of_teacher(const TrainOptions& options, const Dataset& train_set) {
+  if (!options.teacher || options.distillation == 0) return {};
+  if (options.teacher->device() == train_set.device()) return predict(*options.teacher, train_set);
+  const auto teacher = copy_of(*options.teacher);
+  teacher->to(train_set.device());
+  return predict(*teacher, train_set);
+}
+
+}  // namespace
+
+EpochLoop::EpochLoop(Model& model, const Dataset& train_set, const Dataset& valid_set, const TrainOptions& options,
+                     const ProgressCallback& on_progress)
+    : model_(model),
+      options_(options),
+      on_progress_(on_progress),
+      device_(device_of(options.device)),
+      train_set_(on_device(train_set, device_)),
+      valid_set_(on_device(valid_set, device_)),
+      teacher_logits_(logits_of_teacher(options, train_set_)),
+      identity_(identity_of(model, train_set, valid_set, options)),
+      stream_(train_set_, batch_options(options, train_set.size())),
+      optimizer_(parameter_groups(moved(model, device_), options.embedding_l2, options.mlp_l2)),
+      loss_sum_(at::zeros({}, at::TensorOptions(device_).dtype(at::kDouble))) {
+  position_.learning_rate = options.learning_rate;
+  torch::manual_seed(static_cast<uint64_t>(options.seed));
+  keep_best();
+  if (options.resume && std::filesystem::exists(options.checkpoint)) restore();
+}
+
+History EpochLoop::run() {
+  try {
+    run_epochs();
+  } catch (...) {
+    take_best();
+    throw;
+  }
+  take_best();
+  position_.history.stopped_early = epochs_done() < options_.epochs;
+  return position_.history;
+}
+
+void EpochLoop::run_epochs() {
+  const torch::AutoGradMode enable_grad(true);
+  const TrainingMode training(model_);
+  const TrustedIds trusted(model_);
+  report_watch_.resume();
+  save_watch_.resume();
+  while (epochs_done() < options_.epochs && !out_of_patience(options_, position_.history)) {
+    run_batches();
+    end_epoch(validated(loss_));
+  }
+}
+
+void EpochLoop::run_batches() {
+  checked_ = position_.batch;
+  stream_.start_epoch(epochs_done(), position_.batch);
+  epoch_watch_ = Stopwatch(position_.seconds);
+  epoch_watch_.resume();
+  while (const auto batch = stream_.next()) {
+    step(*batch);
+    ++position_.batch;
+    const bool report_now = on_progress_ && report_watch_.seconds() >= kSecondsPerReport;
+    const bool save_now = !options_.checkpoint.empty() && save_watch_.seconds() >= options_.checkpoint_seconds;
+    if (report_now || save_now || position_.batch - checked_ >= kBatchesPerLossCheck) check_loss();
+    if (save_now) save();
+    if (report_now) report();
+  }
+  check_loss();
+  epoch_watch_.pause();
+}
+
+void EpochLoop::step(const Batch& batch) {
+  optimizer_.zero_grad();
+  const at::Tensor logits = model_.forward(batch);
+  check_logits(model_, logits, batch.rows());
+  at::Tensor loss = logloss_of(logits, batch.label);
+  if (teacher_logits_.defined()) {
+    const at::Tensor targets = teacher_logits_.index_select(0, stream_.index());
+    loss = loss + options_.distillation * distillation_loss(logits, targets, options_.temperature);
+  }
+  loss.backward();
+  optimizer_.step(learning_rate_of(position_.batch));
+  const torch::NoGradGuard no_grad;
+  loss_sum_.add_(loss.detach(), batch.rows());
+}
+
+int64_t EpochLoop::rows_done() const { return std::min(position_.batch * options_.batch_size, train_set_.size()); }
+
+double EpochLoop::learning_rate_of(int64_t batch) const {
+  const int64_t batches = stream_.batches();
+  return learning_rate_at(options_, position_.learning_rate, epochs_done() * batches + batch,
+                          options_.epochs * batches);
+}
+
+// NaN and infinity stay in a sum, so one look tells of all batches since the last.
+void EpochLoop::check_loss() {
+  loss_ = loss_sum_.item<double>() / static_cast<double>(rows_done());
+  if (!std::isfinite(loss_)) {
+    fail<Error>("the training loss became {} in epoch {}, batches {} to {}; lower TrainOptions.learning_rate", loss_,
+                epochs_done() + 1, checked_ + 1, position_.batch);
+  }
+  checked_ = position_.batch;
+}
+
+EpochRecord EpochLoop::validated(double train_loss) {
+  const Scores scores = score(model_, valid_set_, {});
+  if (!scores.logits.isfinite().all().item<bool>()) {
+    fail<Error>("the validation logits after epoch {} are not finite; lower TrainOptions.learning_rate",
+                epochs_done() + 1);
+  }
+  const double seconds = epoch_watch_.seconds();
+  return {.epoch = epochs_done() + 1,
+          .train_loss = train_loss,
+          .valid_auc = auc(scores.logits, scores.labels),
+          .valid_logloss = logloss(scores.logits, scores.labels),
+          .learning_rate = learning_rate_of(0),
+          .seconds = seconds,
+          .rows_per_second = static_cast<double>(rows_done()) / std::max(seconds, 1e-9)};
+}
+
+void EpochLoop::end_epoch(EpochRecord record) {
+  if (add_epoch(position_.history, record)) {
+    keep_best();
+  } else if (options_.schedule == Schedule::kPlateau) {
+    position_.learning_rate *= options_.lr_decay;
+  }
+  const int64_t batches = std::exchange(position_.batch, 0);
+  position_.seconds = 0.0;
+  loss_sum_.zero_();
+  if (!options_.checkpoint.empty()) save();
+  if (!on_progress_) return;
+  on_progress_({.epoch = record.epoch,
+                .epochs = options_.epochs,
+                .batch = batches,
+                .batches = stream_.batches(),
+                .loss = record.train_loss,
+                .learning_rate = record.learning_rate,
+                .rows_per_second = record.rows_per_second,
+                .finished = &record});
+}
+
+void EpochLoop::report() {
+  report_watch_ = Stopwatch();
+  report_watch_.resume();
+  on_progress_({.epoch = epochs_done() + 1,
+                .epochs = options_.epochs,
+                .batch = position_.batch,
+                .batches = stream_.batches(),
+                .loss = loss_,
+                .learning_rate = learning_rate_of(position_.batch - 1),
+                .rows_per_second = static_cast<double>(rows_done()) / std::max(epoch_watch_.seconds(), 1e-9)});
+}
+
+void EpochLoop::save() {
+  epoch_watch_.pause();
+  position_.seconds = position_.batch == 0 ? 0.0 : epoch_watch_.seconds();
+  save_checkpoint(options_.checkpoint, identity_,
+                  {.position = position_,
+                   .model = state_of(model_),
+                   .best = best_,
+                   .optimizer = optimizer_.state(),
+                   .random = random_state(device_),
+                   .loss_sum = loss_sum_});
+  save_watch_ = Stopwatch();
+  save_watch_.resume();
+  epoch_watch_.resume();
+}
+
+void EpochLoop::restore() {
+  const TensorMap start = std::exchange(best_, {});
+  try {
+    take_over(read_checkpoint(options_.checkpoint, identity_));
+  } catch (...) {
+    load_state(model_, start, "the start");
+    throw;
+  }
+}
+
+// The best weights pass through the model, which checks their names and shapes.
+void EpochLoop::take_over(const Checkpoint& checkpoint) {
+  const std::string where = fmt::format("checkpoint '{}'", options_.checkpoint);
+  if (checkpoint.position.batch > stream_.batches()) {
+    fail<FormatError>("{} has done {} batches of an epoch of {}", where, checkpoint.position.batch, stream_.batches());
+  }
+  load_state(model_, checkpoint.best, where);
+  keep_best();
+  load_state(model_, checkpoint.model, where);
+  optimizer_.load_state(checkpoint.optimizer, where);
+  set_random_state(checkpoint.random, device_, where);
+  loss_sum_.copy_(checkpoint.loss_sum);
+  position_ = checkpoint.position;
+}
+
+void EpochLoop::keep_best() {
+  const torch::NoGradGuard no_grad;
+  for (const auto& [name, tensor] : state_of(model_)) {
+    auto& kept = best_[name];
+    kept.defined() ? kept.copy_(tensor) : kept = tensor.clone();
+  }
+}
+
+void EpochLoop::take_best() {
+  load_state(model_, best_, "the best epoch");
+  for (auto& parameter : model_.parameters()) parameter.mutable_grad() = at::Tensor();
+}
+
+}  // namespace afm

@@ -1,0 +1,64 @@
+#pragma once
+
+// Private: one run of train(), its options checked.
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "libafm/core/tensors.h"
+#include "libafm/data/batch_stream.h"
+#include "libafm/train/adam.h"
+#include "libafm/train/checkpoint.h"
+#include "libafm/train/stopwatch.h"
+#include "libafm/train/trainer.h"
+
+namespace afm {
+
+class EpochLoop {
+ public:
+  // Moves the model, and copies of the datasets where they live elsewhere. Goes on from the checkpoint where asked.
+  EpochLoop(Model& model, const Dataset& train_set, const Dataset& valid_set, const TrainOptions& options,
+            const ProgressCallback& on_progress);
+  EpochLoop(const EpochLoop&) = delete;
+  EpochLoop& operator=(const EpochLoop&) = delete;
+
+  // However it ends, the model has its best weights then.
+  History run();
+
+ private:
+  void run_epochs();
+  void run_batches();
+  void step(const Batch& batch);
+  void check_loss();
+  EpochRecord validated(double train_loss);
+  void end_epoch(EpochRecord record);
+  void report();
+  void save();
+  void restore();
+  void take_over(const Checkpoint& checkpoint);
+  void keep_best();
+  void take_best();
+
+  int64_t epochs_done() const { return static_cast<int64_t>(position_.history.epochs.size()); }
+  int64_t rows_done() const;  // in the epoch under way
+  double learning_rate_of(int64_t batch) const;
+
+  Model& model_;
+  const TrainOptions& options_;
+  const ProgressCallback& on_progress_;
+  at::Device device_;
+  Dataset train_set_, valid_set_;
+  at::Tensor teacher_logits_;  // [N]; undefined without a teacher
+  RunIdentity identity_;
+  BatchStream stream_;
+  Adam optimizer_;
+  RunPosition position_;
+  TensorMap best_;
+  at::Tensor loss_sum_;  // on the device: reading it each batch would make a GPU wait
+  int64_t checked_ = 0;  // batches of the epoch whose loss is known to be finite
+  double loss_ = 0.0;    // mean over them
+  Stopwatch epoch_watch_, report_watch_, save_watch_;
+};
+
+}  // namespace afm

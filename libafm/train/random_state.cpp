@@ -1,0 +1,47 @@
+#include "libafm/train/random_state.h"
+
+#include <map>
+#include <mutex>
+#include <string>
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
+
+#include "libafm/core/error.h"
+#include "libafm/core/fail.h"
+
+namespace afm {
+namespace {
+
+std::map<std::string, at::Generator> generators(at::Device device) {
+  std::map<std::string, at::Generator> all{{"cpu", at::detail::getDefaultCPUGenerator()}};
+  if (device.is_cuda()) all["cuda"] = at::globalContext().defaultGenerator(device);
+  return all;
+}
+
+}  // namespace
+
+TensorMap random_state(at::Device device) {
+  TensorMap state;
+  for (auto& [name, generator] : generators(device)) {
+    const std::lock_guard lock(generator.mutex());
+    state[name] = generator.get_state();
+  }
+  return state;
+}
+
+void set_random_state(const TensorMap& state, at::Device device, std::string_view where) {
+  for (auto& [name, generator] : generators(device)) {
+    const auto found = state.find(name);
+    if (found == state.end()) continue;
+    const std::lock_guard lock(generator.mutex());
+    try {
+      generator.set_state(found->second);
+    } catch (const c10::Error& error) {
+      fail<FormatError>("{} has a damaged state of the {} generator: {}", where, name, error.what_without_backtrace());
+    }
+  }
+}
+
+}  // namespace afm

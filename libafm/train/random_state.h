@@ -1,0 +1,17 @@
+#pragma once
+
+// Private: the generators that dropout draws from.
+
+#include <string_view>
+
+#include <c10/core/Device.h>
+
+#include "libafm/core/tensors.h"
+
+namespace afm {
+
+TensorMap random_state(at::Device device);  // "cpu", and "cuda" for a GPU
+// Sets the generators that `state` holds; one that it lacks stays. Throws FormatError for a damaged state.
+void set_random_state(const TensorMap& state, at::Device device, std::string_view where);
+
+}  // namespace afm
