@@ -2,6 +2,7 @@
 
     python tests/reference/make_vectors.py
 
+A second run gives the same tensors; only the order of the metadata in the file is safetensors' own.
 Metadata: model, options, schema, ranks, each as libafm writes them. Tensors, all float64 but the ids:
     weight.<name>                       every parameter and buffer under libafm's name
     ids [B, S] int32, dense [B, Q], label [B]
@@ -15,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from models import MODELS, Shape, Weights
 from safetensors.torch import save_file
 from torch import Tensor
+
+from models import MODELS, Shape, Weights
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 ROWS = 16
