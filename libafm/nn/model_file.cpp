@@ -16,12 +16,12 @@
 namespace afm {
 namespace {
 
-constexpr std::string_view kKind = "afm-model";
+constexpr std::string_view kModelKind = "afm-model";
 
 void check_kind(const SafetensorsFile& file) {
   const auto found = file.metadata().find("kind");
-  if (found != file.metadata().end() && found->second == kKind) return;
-  fail<FormatError>("'{}' is no model file: its kind must be '{}', got '{}'", file.path().string(), kKind,
+  if (found != file.metadata().end() && found->second == kModelKind) return;
+  fail<FormatError>("'{}' is no model file: its kind must be '{}', got '{}'", file.path().string(), kModelKind,
                     found == file.metadata().end() ? "" : found->second);
 }
 
@@ -88,7 +88,7 @@ void check_state(const TensorMap& targets, const TensorMap& state, std::string_v
 }  // namespace
 
 void save_model(const Model& model, const std::filesystem::path& path) {
-  const Metadata metadata = {{"kind", std::string(kKind)},
+  const Metadata metadata = {{"kind", std::string(kModelKind)},
                              {"version", std::to_string(kFormatVersion)},
                              {"model", std::string(model.kind())},
                              {"options", model.options_json()},

@@ -16,7 +16,7 @@
 namespace afm {
 namespace {
 
-constexpr std::string_view kKind = "afm-rank-plan";
+constexpr std::string_view kPlanKind = "afm-rank-plan";
 
 struct PlanHeader {
   std::string kind;
@@ -60,7 +60,7 @@ LayerPlan layer_from_json(const std::string& name, const nlohmann::json& json) {
 void check_header(nlohmann::json json) {
   json.erase("layers");
   const auto header = from_json<PlanHeader>(json, "a rank plan");
-  if (header.kind != kKind) fail<FormatError>("kind must be '{}', got '{}'", kKind, header.kind);
+  if (header.kind != kPlanKind) fail<FormatError>("kind must be '{}', got '{}'", kPlanKind, header.kind);
   if (header.version > kFormatVersion) {
     fail<FormatError>("version {} was written by a newer libafm, this one reads up to {}; upgrade", header.version,
                       kFormatVersion);
@@ -114,8 +114,8 @@ std::string plan_to_json(const RankPlan& plan) {
     layers +=
         fmt::format("{}\n    {}: {}", layers.empty() ? "" : ",", nlohmann::json(name).dump(), layer_to_json(layer));
   }
-  return fmt::format("{{\n  \"kind\": \"{}\",\n  \"version\": {},\n  \"layers\": {{{}{}}}\n}}\n", kKind, kFormatVersion,
-                     layers, layers.empty() ? "" : "\n  ");
+  return fmt::format("{{\n  \"kind\": \"{}\",\n  \"version\": {},\n  \"layers\": {{{}{}}}\n}}\n", kPlanKind,
+                     kFormatVersion, layers, layers.empty() ? "" : "\n  ");
 }
 
 RankPlan read_plan(const std::filesystem::path& path) {

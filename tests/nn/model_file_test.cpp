@@ -59,6 +59,17 @@ TEST_CASE("a model file holds kind, options, schema, ranks and every tensor") {
   }
 }
 
+TEST_CASE("notes travel through files and copies, and an older file has none") {
+  const TemporaryFolder folder;
+  TinyRanker ranker;
+  ranker.notes = {{"train", R"({"seed": 1})"}, {"author", "Zo\xc3\xab"}};
+  save_model(ranker, folder / "model.safetensors");
+  CHECK((read_model_file(folder / "model.safetensors").notes == ranker.notes));
+  CHECK((copy_of(ranker)->notes == ranker.notes));
+  save_tensors(folder / "older.safetensors", good_metadata(), {});
+  CHECK(read_model_file(folder / "older.safetensors").notes.empty());
+}
+
 TEST_CASE("state goes into the module's own tensors, whatever the dtype") {
   const TinyRanker source(tiny_plan());
   TinyRanker target(tiny_plan());
@@ -94,6 +105,7 @@ TEST_CASE("a file that is no model of this version is refused by name") {
   CHECK(refusal_of("version", "0") == "is no model file: its version must be a number from 1, got '0'");
   CHECK(refusal_of("ranks", "[]") == "has a bad 'ranks': not a rank plan: it must be a JSON object, got []");
   CHECK(refusal_of("schema", "[]").starts_with("has a bad 'schema': "));
+  CHECK(refusal_of("notes", R"({"a": 1})").starts_with("has a bad 'notes': notes must be an object of texts: "));
   CHECK(refusal_of("model", "tiny").empty());
 }
 
