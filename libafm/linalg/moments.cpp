@@ -44,6 +44,20 @@ double total_weight(const at::Tensor& rows, const at::Tensor& weights) {
   return weights.defined() ? weights.sum().item<double>() : static_cast<double>(rows.size(0));
 }
 
+// x' x, [m, m]. BLAS's symmetric product is out of reach through ATen; column blocks spare 3/8 of a general one.
+at::Tensor gram(const at::Tensor& x) {
+  constexpr int64_t kBlocks = 4, kNarrow = 128;
+  const int64_t m = x.size(1), width = (m + kBlocks - 1) / kBlocks;
+  if (m < kNarrow || !x.is_cpu()) return at::mm(x.t(), x);
+  at::Tensor product = at::zeros({m, m}, x.options());
+  for (int64_t begin = 0; begin < m; begin += width) {
+    const int64_t size = std::min(width, m - begin);
+    const at::Tensor block = at::mm(x.narrow(1, begin, size).t(), x.narrow(1, begin, m - begin));
+    product.narrow(0, begin, size).narrow(1, begin, m - begin).copy_(block);
+  }
+  return at::triu(product) + at::triu(product, 1).t();
+}
+
 at::Tensor weighted_mean(const at::Tensor& rows, const at::Tensor& weights, double total) {
   return weights.defined() ? at::mv(rows.t(), weights).div_(total) : rows.mean(0);
 }
@@ -104,9 +118,10 @@ void Moments::add_in_chunks(const at::Tensor& rows, const at::Tensor& weights) {
   }
 }
 
-// Note [Centred moments]: the rows are shifted by the mean so far, then by what remains of their own mean, before
-// anything is squared. Errors are thus relative to the spread, not to the mean, and a constant column has a variance of
-// exactly zero. float64 products never use TF32, whatever the settings of the device.
+// Note [Centred moments]: the rows are shifted by the mean so far (at first by one of them) before anything is squared,
+// and the square of what remains of their own mean is taken off the product. It is no larger than the spread, so errors
+// are relative to the spread, not to the mean, and a constant column has a variance of exactly zero. float64 products
+// never use TF32, whatever the settings of the device.
 void Moments::add_chunk(const at::Tensor& rows, const at::Tensor& weights) {
   if (rows.size(0) == 0) return;
   const at::Tensor shift = (count_ > 0.0 ? mean_ : rows[0]).to(rows.device(), at::kDouble);
@@ -116,9 +131,8 @@ void Moments::add_chunk(const at::Tensor& rows, const at::Tensor& weights) {
   // A NaN or an infinity anywhere shows in the mean of its column: rows are looked at one by one only then.
   if (!drift.isfinite().all().item<bool>() && add_finite_rows(rows, weights)) return;
   if (total == 0.0) return;
-  centred.sub_(drift);
   if (weights.defined()) centred.mul_(weights.sqrt().unsqueeze(1));
-  merge_batch(total, shift + drift, at::mm(centred.t(), centred));
+  merge_batch(total, shift + drift, gram(centred).sub_(at::outer(drift, drift), total));
 }
 
 // False, and nothing is done, where every row is finite.
