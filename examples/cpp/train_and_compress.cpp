@@ -43,7 +43,8 @@ void run(const char* folder, const char* output, double ratio, long epochs) {
   afm::models::DeepFM base(afm::models::DeepFMOptions{.embedding_dim = 10, .hidden = {128, 128}}, train_set.schema());
   afm::train(*base, train_set, valid_set, afm::TrainOptions{.epochs = epochs}, print_epoch);
 
-  const auto statistics = afm::collect_statistics(*base, afm::logits_of(*base, train_set));
+  const auto statistics =
+      afm::collect_statistics(*base, afm::logits_of(*base, train_set), {.whole_training_set = true});
   const auto plan = afm::plan_ranks(statistics, afm::PlanOptions{.ratio = ratio});
   print_plan(statistics, plan);
 

@@ -13,6 +13,7 @@ namespace {
 
 constexpr double kAllowedShare = 1e-3;  // of rows that are not finite
 constexpr int64_t kRadiusRows = 512;
+constexpr double kRadiusSlack = 1.0 + 1e-4;  // above any rounding of a float32 norm
 
 void check_finite_share(const std::string& what, double lost, double rows) {
   if (lost > kAllowedShare * rows) {
@@ -49,6 +50,7 @@ std::unique_ptr<LayerRecorder> recorder_for(nn::Layer& layer) {
 }
 
 void LinearRecorder::add(const at::Tensor& input, const at::Tensor& output) {
+  if (output.numel() == 0) return;  // a batch without rows
   at::Tensor rows = output.reshape({-1, layer_.options.out_features});
   at::Tensor inputs = input.reshape({-1, layer_.options.in_features});
   const int64_t skipped = output_.skipped();
@@ -69,9 +71,12 @@ void LinearRecorder::add_radius(const at::Tensor& rows) {
     centre_ = output_.mean();
     radius_ = at::zeros({}, centre_.options());
   }
-  // In pieces that stay in the cache: rows minus centre is as large as the rows in float64.
+  // In pieces that stay in the cache; the slack keeps it an upper bound.
+  const at::ScalarType type = rows.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const at::Tensor centre = centre_.to(type);
   for (const at::Tensor& piece : rows.split(kRadiusRows)) {
-    radius_ = at::maximum(radius_, (piece - centre_).norm(2, {1}).amax());
+    const at::Tensor largest = (piece.to(type) - centre).norm(2, {1}).amax();
+    radius_ = at::maximum(radius_, largest.to(at::kDouble) * kRadiusSlack);
   }
 }
 
@@ -99,6 +104,7 @@ EmbeddingRecorder::EmbeddingRecorder(const nn::EmbeddingImpl& layer)
 }
 
 void EmbeddingRecorder::add(const at::Tensor& input, const at::Tensor& output) {
+  if (input.numel() == 0) return;
   const at::Tensor ids = input.reshape({-1, slot_starts_.back()});
   count_ids(ids);
   add_pooled(ids, output.reshape({ids.size(0), -1, layer_.options.embedding_dim}));

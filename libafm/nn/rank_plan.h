@@ -30,7 +30,7 @@ constexpr std::array<std::string_view, 3> enum_names(std::type_identity<FactorAc
 }
 
 struct LayerPlan {
-  std::vector<int64_t> ranks;                             // Linear: one; Embedding: one per field [F]; 0 is a constant
+  std::vector<int64_t> ranks = {};                        // Linear: one; Embedding: one per field [F]; 0 is a constant
   Basis basis = Basis::kField;                            // Embedding
   FactorActivation activation = FactorActivation::kNone;  // Linear
   bool operator==(const LayerPlan&) const = default;

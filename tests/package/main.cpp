@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <optional>
+#include <utility>
 
 #include <torch/torch.h>
 
@@ -81,8 +82,8 @@ int main() {
   int64_t next_row = 0;
   const auto next_logits = [&]() -> std::optional<torch::Tensor> {
     if (next_row >= table.ids.size(0)) return std::nullopt;
-    const auto ids = table.ids.slice(0, next_row, next_row += 1000);
-    return ranker(ids);
+    const auto first_row = std::exchange(next_row, next_row + 1000);
+    return ranker(table.ids.slice(0, first_row, next_row));
   };
   const auto statistics = afm::collect_statistics(*ranker, next_logits);
   afm::RankPlan plan = {{"hidden", afm::LayerPlan{.ranks = {6}}}};
