@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 INK, FAINT, BLUE, ORANGE, GREEN = "#1f2933", "#9aa5b1", "#2563eb", "#ea580c", "#059669"
 COLOURS = (BLUE, ORANGE, GREEN, "#7c3aed", "#db2777", "#0891b2")
@@ -72,8 +73,9 @@ def size_against_auc(curves: dict[str, Sequence[tuple[float, float]]], marks: di
         for (name, (size, auc)), colour in zip(marks.items(), COLOURS, strict=False):
             axes.plot([size], [auc], "D", ms=9, color=colour, label=name, zorder=3)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda value, _: human_bytes(value))
-        axes.xaxis.set_minor_formatter(lambda value, _: "")
+        axes.xaxis.set_minor_locator(NullLocator())
         decorate(axes, "Size against quality", "model size", "test AUC")
         axes.legend(loc="lower right")
         figure.tight_layout()
@@ -86,6 +88,7 @@ def spectra(layers: Sequence[dict]) -> str:
     Args:
         layers: dicts with name, eigenvalues (descending), rank, dense, kept_energy.
     """
+    layers = [layer for layer in layers if len(layer["eigenvalues"]) > 1]  # a single output has no spectrum
     columns = 4
     rows = max(1, -(-len(layers) // columns))
     with rc_context(STYLE):
@@ -111,6 +114,7 @@ def draw_spectrum(axes: Axes, layer: dict) -> None:
     axes.set_ylim(1e-6, 2)
     choice = "dense" if layer["dense"] else f"{layer['rank']} of {len(heights)}, {100 * layer['kept_energy']:.1f} %"
     axes.set_title(f"{layer['name']}\n{choice}", fontsize=8.5)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.tick_params(labelsize=7)
 
 

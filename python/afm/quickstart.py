@@ -26,7 +26,7 @@ from .synth import synth
 from .text_files import write_text
 
 MODEL = {"embedding_dim": 16, "hidden": [400, 400, 400], "dropout": 0.3}
-BASE = {"epochs": 20, "batch_size": 2048, "learning_rate": 1e-3, "embedding_l2": 0.02}
+BASE = {"epochs": 20, "batch_size": 2048, "learning_rate": 1e-3, "embedding_l2": 0.05}
 EXTRA = {**BASE, "epochs": 8, "schedule": "linear", "patience": 0}
 CURVE = (1.5, 2, 3, 5, 8, 12, 16)  # ratios of the one-shot curve
 
