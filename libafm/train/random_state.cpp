@@ -34,7 +34,8 @@ TensorMap random_state(at::Device device) {
 void set_random_state(const TensorMap& state, at::Device device, std::string_view where) {
   for (auto& [name, generator] : generators(device)) {
     const auto found = state.find(name);
-    if (found == state.end()) continue;
+    if (found == state.end() && name == "cpu") fail<FormatError>("{} lacks the state of the cpu generator", where);
+    if (found == state.end()) continue;  // a run that moved to a GPU
     const std::lock_guard lock(generator.mutex());
     try {
       generator.set_state(found->second);

@@ -11,7 +11,7 @@
 namespace afm {
 
 TensorMap random_state(at::Device device);  // "cpu", and "cuda" for a GPU
-// Sets the generators that `state` holds; one that it lacks stays. Throws FormatError for a damaged state.
+// A GPU's generator stays as it is when `state` comes from a run on the CPU. Throws FormatError for a damaged state.
 void set_random_state(const TensorMap& state, at::Device device, std::string_view where);
 
 }  // namespace afm

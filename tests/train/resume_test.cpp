@@ -9,6 +9,7 @@
 #include <catch2/generators/catch_generators.hpp>
 #include <catch2/matchers/catch_matchers_exception.hpp>
 
+#include "libafm/core/tensors.h"
 #include "libafm/train/trainer.h"
 #include "tests/train/planted.h"
 
@@ -107,6 +108,39 @@ TEST_CASE("killed after every second batch and resumed equals never killed") {
   const Run whole = tale.whole(), resumed = tale.interrupted(2, kAfterEachBatch, 6);
   CHECK(same_bytes(*resumed.network, *whole.network));
   CHECK(same_history(resumed.history, whole.history));
+}
+
+TEST_CASE("a checkpoint that is wrong in one part gives another model") {
+  const auto rows = planted_clicks(400, 1).dataset;
+  const ScratchFile file("altered.safetensors");
+  TrainOptions options{.epochs = 2, .batch_size = 100, .checkpoint = file.string(), .resume = true};
+  const auto half = fresh_network(), whole = fresh_network();
+  half->killed_at = 2;
+  options.checkpoint_seconds = kAfterEachBatch;
+  CHECK_THROWS_AS(afm::train(*half, rows, rows, options), std::runtime_error);
+  const auto saved = afm::SafetensorsFile::open(file.path());
+  const auto resumed_with = [&](const std::string& name, const at::Tensor& value) {
+    auto tensors = afm::read_tensors(saved);
+    tensors.at(name).copy_(value);
+    afm::save_tensors(file.path(), saved.metadata(), tensors);
+    const auto network = fresh_network();
+    afm::train(*network, rows, rows, options);
+    return network;
+  };
+  torch::manual_seed(99);
+  const auto other_generator = at::detail::getDefaultCPUGenerator().get_state();
+  const auto same = afm::read_tensors(saved).at("random/cpu");
+  auto plain = options;
+  plain.checkpoint.clear();
+  plain.resume = false;
+  afm::train(*whole, rows, rows, plain);
+  CHECK(same_bytes(*resumed_with("random/cpu", same), *whole));
+  CHECK_FALSE(same_bytes(*resumed_with("random/cpu", other_generator), *whole));
+  for (const char* name : {"optimizer/head.weight.mean", "optimizer/head.weight.square", "optimizer/head.weight.step",
+                           "model/norm.running_mean", "model/head.weight"}) {
+    CAPTURE(name);
+    CHECK_FALSE(same_bytes(*resumed_with(name, torch::full({}, 0.5)), *whole));
+  }
 }
 
 TEST_CASE("a callback that throws leaves a whole checkpoint to go on from") {
