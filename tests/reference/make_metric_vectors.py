@@ -30,7 +30,13 @@ def case(rng: np.random.Generator, rows: int, levels: int, rate: float, spread: 
 
 def main() -> None:
     rng = np.random.default_rng(1)
-    settings = [(2000, 2000, 0.5, 1.0), (2000, 50, 0.1, 2.0), (1000, 3, 0.3, 1.0), (500, 1, 0.4, 1.0), (1000, 200, 0.01, 3.0)]
+    settings = [
+        (2000, 2000, 0.5, 1.0),
+        (2000, 50, 0.1, 2.0),
+        (1000, 3, 0.3, 1.0),
+        (500, 1, 0.4, 1.0),
+        (1000, 200, 0.01, 3.0),
+    ]
     tensors = {f"case{k}.{name}": value for k, s in enumerate(settings) for name, value in case(rng, *s).items()}
     save_file(tensors, GOLDEN)
 
