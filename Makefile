@@ -32,7 +32,7 @@ build: bootstrap build/build.ninja
 	@cmake --build build
 
 test: build
-	@ctest --test-dir build --output-on-failure --no-tests=error
+	@ctest --test-dir build --output-on-failure --no-tests=error --parallel 2
 
 asan: bootstrap
 	cmake --preset asan -DAFM_PYTHON_EXECUTABLE=$(PYTHON)
