@@ -108,7 +108,7 @@ int main() {
   // One budget over every layer and table, and training goes on.
   next_row = 0;
   const auto rest = afm::collect_statistics(*ranker, next_logits);
-  const auto budget = afm::plan_ranks(rest, afm::PlanOptions{.energy = 0.95});
+  const auto budget = afm::plan_ranks(rest, afm::PlanOptions{.ratio = 1.5});
   const auto parameters = afm::parameter_count(*ranker);
   afm::factorize_(*ranker, rest, budget);
   fine &= check(afm::parameter_count(*ranker) < parameters, "a budget makes the model smaller");
