@@ -141,12 +141,13 @@ TEST_CASE("a layer can be the root itself, on inputs of any shape") {
   CHECK(statistics.layers.at("").output.at(0).count() == 24.0);
 }
 
-// A layer that says whether it has a hook: the recorders of this room throw on an undefined tensor.
+// A layer that says whether it has a hook: the recorders of this room throw on a shape that
+// is not the layer's.
 struct ProbeImpl : nn::LinearImpl {
   using nn::LinearImpl::LinearImpl;
   bool has_hook() const {
     try {
-      call_hook({}, {});
+      call_hook(torch::ones({1, 7}), torch::ones({1, 7}));
     } catch (const c10::Error&) {
       return true;
     } catch (const std::invalid_argument&) {
