@@ -13,6 +13,8 @@ afm.train(small, train_set, valid_set, epochs=5, teacher=base)
 
 print(afm.compare(base, small, valid_set).to_markdown())
 afm.save_model(small, "clicks.safetensors")
+
+Any other PyTorch model: small, report = afm.compress(model, batches, ratio=4).
 """
 
 from afm import _torch_check as _torch_check  # before anything that loads the extension
@@ -73,7 +75,12 @@ from afm.compression import (
     summarize,
 )
 from afm.errors import DataError, Error, FormatError, IoError
+from afm.factorized import FactorizedEmbedding, FactorizedLinear
 from afm.files import inspect, save_tensors
+from afm.foreign import compress
+from afm.foreign_optimizer import check_optimizer, parameter_groups
+from afm.foreign_report import CompressionReport, LayerReport
+from afm.foreign_save import load_compressed, save_compressed
 from afm.models import (
     DCN,
     DeepFM,
@@ -97,6 +104,7 @@ __all__ = [
     "BatchOptions",
     "BatchStream",
     "Comparison",
+    "CompressionReport",
     "DCNOptions",
     "DataError",
     "Dataset",
@@ -107,6 +115,8 @@ __all__ = [
     "EncoderBuilder",
     "EpochRecord",
     "Error",
+    "FactorizedEmbedding",
+    "FactorizedLinear",
     "Factors",
     "FieldSpec",
     "FormatError",
@@ -114,6 +124,7 @@ __all__ = [
     "History",
     "IoError",
     "LayerPlan",
+    "LayerReport",
     "LayerStatistics",
     "LayerSummary",
     "Metrics",
@@ -134,14 +145,17 @@ __all__ = [
     "__version__",
     "auc",
     "byte_count",
+    "check_optimizer",
     "collect_statistics",
     "compare",
+    "compress",
     "distillation_loss",
     "evaluate",
     "factorize",
     "get_cmake_prefix_path",
     "get_include",
     "inspect",
+    "load_compressed",
     "load_model",
     "logloss",
     "logloss_of",
@@ -151,6 +165,7 @@ __all__ = [
     "model_names",
     "options_class",
     "parameter_count",
+    "parameter_groups",
     "plan_ranks",
     "planned_parameters",
     "predict",
@@ -158,6 +173,7 @@ __all__ = [
     "read_schema",
     "read_tensors",
     "report_on",
+    "save_compressed",
     "save_model",
     "save_tensors",
     "schema_from_json",

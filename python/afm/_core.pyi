@@ -1273,6 +1273,21 @@ class LayerStatistics:
     """
     What the outputs of one layer look like on calibration data.
     """
+    def __init__(
+        self,
+        *,
+        is_embedding: bool = False,
+        in_features: typing.SupportsInt | typing.SupportsIndex = 0,
+        out_features: typing.SupportsInt | typing.SupportsIndex = 0,
+        bias: bool = True,
+        input_mean: torch.Tensor | None = None,
+        cardinalities: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [],
+        embedding_dim: typing.SupportsInt | typing.SupportsIndex = 0,
+        wide: bool = False,
+        id_counts: collections.abc.Sequence[torch.Tensor] = [],
+        output: collections.abc.Sequence[Moments] = [],
+        radius: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+    ) -> None: ...
     def __repr__(self) -> str: ...
     def parameters(self) -> int:
         """
@@ -1311,6 +1326,17 @@ class Statistics:
     """
     @staticmethod
     def load(path: os.PathLike | str | bytes) -> Statistics: ...
+    def __init__(
+        self,
+        layers: collections.abc.Mapping[str, LayerStatistics],
+        *,
+        rows: typing.SupportsInt | typing.SupportsIndex,
+        parameters: typing.SupportsInt | typing.SupportsIndex,
+        parameter_bytes: typing.SupportsInt | typing.SupportsIndex,
+        bytes: typing.SupportsInt | typing.SupportsIndex,
+        unreached: collections.abc.Sequence[str] = [],
+        whole_training_set: bool = False,
+    ) -> None: ...
     def __repr__(self) -> str: ...
     def save(self, path: os.PathLike | str | bytes) -> None: ...
     @property

@@ -1,7 +1,15 @@
+#include <map>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "libafm/compress/comparison.h"
 #include "libafm/compress/factorize.h"
 #include "libafm/compress/plan.h"
 #include "libafm/compress/statistics.h"
+#include "libafm/core/fail.h"
 #include "python/src/arguments.h"
 #include "python/src/bind_record.h"
 #include "python/src/bindings.h"
@@ -33,6 +41,47 @@ Statistics statistics_on(Model& model, const Dataset& dataset, int64_t max_rows,
                             {.whole_training_set = whole_training_set});
 }
 
+// What a walker over another library's model measured (afm.compress).
+LayerStatistics measured_layer(bool is_embedding, int64_t in_features, int64_t out_features, bool bias,
+                               std::optional<at::Tensor> input_mean, std::vector<int64_t> cardinalities,
+                               int64_t embedding_dim, bool wide, std::vector<at::Tensor> id_counts,
+                               std::vector<Moments> output, double radius) {
+  const std::size_t outputs = is_embedding ? cardinalities.size() : 1;
+  if (output.size() != outputs) {
+    fail<std::invalid_argument>("LayerStatistics.output must hold {} moments, got {}", outputs, output.size());
+  }
+  const int64_t dim = is_embedding ? embedding_dim : out_features;
+  for (Moments& moments : output) {
+    if (moments.dim() != dim) {
+      fail<std::invalid_argument>("LayerStatistics.output must be of dimension {}, got {}", dim, moments.dim());
+    }
+    moments = Moments(moments.count(), moments.mean().cpu(), moments.scatter().cpu(), moments.skipped());
+  }
+  return {.is_embedding = is_embedding,
+          .in_features = in_features,
+          .out_features = out_features,
+          .bias = bias,
+          .input_mean = input_mean.value_or(at::Tensor()),
+          .cardinalities = std::move(cardinalities),
+          .embedding_dim = embedding_dim,
+          .wide = wide,
+          .id_counts = std::move(id_counts),
+          .output = std::move(output),
+          .radius = radius};
+}
+
+Statistics measured_model(std::map<std::string, LayerStatistics> layers, int64_t rows, int64_t parameters,
+                          int64_t parameter_bytes, int64_t bytes, std::vector<std::string> unreached,
+                          bool whole_training_set) {
+  return {.layers = std::move(layers),
+          .unreached = std::move(unreached),
+          .rows = rows,
+          .whole_training_set = whole_training_set,
+          .parameters = parameters,
+          .parameter_bytes = parameter_bytes,
+          .bytes = bytes};
+}
+
 void bind_statistics(py::module_& m) {
   bind_record<LayerStatistics>(
       m, "LayerStatistics", "What the outputs of one layer look like on calibration data.",
@@ -40,12 +89,18 @@ void bind_statistics(py::module_& m) {
       entry("out_features", &LayerStatistics::out_features), entry("bias", &LayerStatistics::bias),
       entry("cardinalities", &LayerStatistics::cardinalities), entry("embedding_dim", &LayerStatistics::embedding_dim),
       entry("wide", &LayerStatistics::wide), entry("radius", &LayerStatistics::radius))
+      .def(py::init(&measured_layer), py::kw_only(), "is_embedding"_a = false, "in_features"_a = 0,
+           "out_features"_a = 0, "bias"_a = true, "input_mean"_a = py::none(),
+           "cardinalities"_a = std::vector<int64_t>(), "embedding_dim"_a = 0, "wide"_a = false,
+           "id_counts"_a = std::vector<at::Tensor>(), "output"_a = std::vector<Moments>(), "radius"_a = 0.0)
       .def_property_readonly("input_mean", [](const LayerStatistics& self) { return defined(self.input_mean); })
       .def_readonly("id_counts", &LayerStatistics::id_counts)
       .def_readonly("output", &LayerStatistics::output,
                     "Moments: one for a linear layer, one per field of an embedding.")
       .def("parameters", &LayerStatistics::parameters, "Of the dense layer.");
   py::class_<Statistics>(m, "Statistics", "All that ranks and factors are computed from.")
+      .def(py::init(&measured_model), "layers"_a, py::kw_only(), "rows"_a, "parameters"_a, "parameter_bytes"_a,
+           "bytes"_a, "unreached"_a = std::vector<std::string>(), "whole_training_set"_a = false)
       .def_readonly("layers", &Statistics::layers, "By module path.")
       .def_readonly("unreached", &Statistics::unreached, "Dense layers that no batch went through.")
       .def_readonly("rows", &Statistics::rows)
