@@ -25,29 +25,37 @@ inline void add_fields(const float* __restrict row, Shape shape, float* __restri
   }
 }
 
-// sum: dim floats of scratch, as in the function below.
-AFM_VECTORIZED void score_rows(const float* values, int64_t rows, Shape shape, float* sum, float* scores) {
+// products_d = sum_f e_fd (s_d - e_fd), which is s_d^2 - sum_f e_fd^2 without the difference of two large squares.
+inline void add_products(const float* __restrict row, const float* __restrict sum, Shape shape,
+                         float* __restrict products) {
+  std::fill(products, products + shape.dim, 0.0F);
+  for (int64_t f = 0; f < shape.fields; ++f) {
+    for (int64_t d = 0; d < shape.dim; ++d) products[d] += row[f * shape.dim + d] * (sum[d] - row[f * shape.dim + d]);
+  }
+}
+
+// scratch: 2 * dim floats here, dim floats in the function below.
+AFM_VECTORIZED void score_rows(const float* values, int64_t rows, Shape shape, float* scratch, float* scores) {
+  float *sum = scratch, *products = scratch + shape.dim;
   for (int64_t b = 0; b < rows; ++b) {
     const float* row = values + b * shape.row();
     add_fields(row, shape, sum);
-    // sum_f <e_f, s - e_f> / 2: no difference of two large squares.
+    add_products(row, sum, shape, products);
     float score = 0;
-    for (int64_t f = 0; f < shape.fields; ++f) {
-      for (int64_t d = 0; d < shape.dim; ++d) score += row[f * shape.dim + d] * (sum[d] - row[f * shape.dim + d]);
-    }
+    for (int64_t d = 0; d < shape.dim; ++d) score += products[d];
     scores[b] = 0.5F * score;
   }
 }
 
 AFM_VECTORIZED void differentiate_rows(const float* values, const float* grad_scores, int64_t rows, Shape shape,
-                                       float* sum, float* __restrict grad_values) {
+                                       float* scratch, float* __restrict grad_values) {
   for (int64_t b = 0; b < rows; ++b) {
     const float* row = values + b * shape.row();
-    add_fields(row, shape, sum);
+    add_fields(row, shape, scratch);
     float* grad = grad_values + b * shape.row();
     for (int64_t f = 0; f < shape.fields; ++f) {
       for (int64_t d = 0; d < shape.dim; ++d) {
-        grad[f * shape.dim + d] = grad_scores[b] * (sum[d] - row[f * shape.dim + d]);
+        grad[f * shape.dim + d] = grad_scores[b] * (scratch[d] - row[f * shape.dim + d]);
       }
     }
   }
@@ -61,8 +69,8 @@ struct FactorizationMachineFunction : torch::autograd::Function<FactorizationMac
     const float* from = values.const_data_ptr<float>();
     float* to = scores.mutable_data_ptr<float>();
     parallel_for_pieces(values.size(0), kRowsPerInteractionTask, [&](int64_t begin, int64_t end) {
-      std::vector<float> sum(static_cast<std::size_t>(shape.dim));
-      score_rows(from + begin * shape.row(), end - begin, shape, sum.data(), to + begin);
+      std::vector<float> scratch(static_cast<std::size_t>(2 * shape.dim));
+      score_rows(from + begin * shape.row(), end - begin, shape, scratch.data(), to + begin);
     });
     return scores;
   }
@@ -77,8 +85,8 @@ struct FactorizationMachineFunction : torch::autograd::Function<FactorizationMac
     const float *from = values.const_data_ptr<float>(), *scores = grad_scores.const_data_ptr<float>();
     float* to = grad_values.mutable_data_ptr<float>();
     parallel_for_pieces(values.size(0), kRowsPerInteractionTask, [&](int64_t begin, int64_t end) {
-      std::vector<float> sum(static_cast<std::size_t>(shape.dim));
-      differentiate_rows(from + begin * shape.row(), scores + begin, end - begin, shape, sum.data(),
+      std::vector<float> scratch(static_cast<std::size_t>(shape.dim));
+      differentiate_rows(from + begin * shape.row(), scores + begin, end - begin, shape, scratch.data(),
                          to + begin * shape.row());
     });
     return {grad_values};
