@@ -3,10 +3,11 @@
     python benchmarks/train_cpu.py frappe --rounds 5
     python benchmarks/train_cpu.py frappe --rounds 5 --fuxictr-python build/fuxictr/bin/python
 
-Each round runs one epoch of each over the training rows (batch 4096, embedding 10, 400-400-400, batch norm, dropout 0.2, L2
-on the whole table); the medians of the rounds and their ratios are printed. The tight loop is one fused table, fused Adam
-and tensors in memory, without a DataLoader: the best that stock PyTorch offers on this model. For FuxiCTR make an
-environment with `python -m venv build/fuxictr && build/fuxictr/bin/pip install torch==2.13.0 fuxictr==2.3.10 'polars<2'`.
+Each round runs one epoch of each over the training rows (batch 4096, embedding 10, 400-400-400, batch norm, dropout
+0.2, L2 on the whole table); the medians of the rounds and their ratios are printed. The tight loop is one fused table,
+fused Adam and tensors in memory, without a DataLoader: the best that stock PyTorch offers on this model. For FuxiCTR
+make an environment with `python -m venv build/fuxictr`, and in it
+`build/fuxictr/bin/pip install torch==2.13.0 fuxictr==2.3.10 'polars<2'`.
 """
 
 from __future__ import annotations

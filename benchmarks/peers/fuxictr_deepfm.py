@@ -1,7 +1,7 @@
 """FuxiCTR's own DeepFM in FuxiCTR's own trainer, on the rows of a .npz file: prints seconds per epoch as JSON lines.
 
-Runs in an environment with fuxictr 2.3.10 (it needs polars < 2). Reads one line on standard input per epoch to run, so that
-train_cpu.py can take turns between the peers.
+Runs in an environment with fuxictr 2.3.10 (it needs polars < 2). Reads one line on standard input per epoch to run,
+so that train_cpu.py can take turns between the peers.
 
     python fuxictr_deepfm.py rows.npz cardinalities.json
 """
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections import OrderedDict
+from pathlib import Path
 
 import torch
 from fuxictr.features import FeatureMap
@@ -62,7 +63,7 @@ def feature_map_of(cardinalities: dict[str, int], folder: str) -> FeatureMap:
 
 def main() -> None:
     logging.disable(logging.CRITICAL)
-    rows, cardinalities = sys.argv[1], json.loads(open(sys.argv[2]).read())
+    rows, cardinalities = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
     torch.manual_seed(1)
     with tempfile.TemporaryDirectory() as folder:
         features = feature_map_of(cardinalities, folder)

@@ -6,14 +6,19 @@ permission) or libafm has a bug.
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import traceback
 
 import typer
 
 from . import __version__, commands_data, commands_models, quickstart
-from ._core import DataError, Error, FormatError, IoError
-from .console import err
+from ._core import DataError, Error, FormatError
+from .console import Interrupted, err
+
+INTERRUPTED = 130  # what typer makes of Ctrl-C
+USERS_FAULT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)  # a path that a person mistyped
 
 app = typer.Typer(
     help="Trains click-through-rate models and makes them many times smaller and faster.",
@@ -50,36 +55,33 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Runs one command; returns the exit code. Prints one sentence for what a person can mend."""
     try:
-        return app(arguments, standalone_mode=False) or 0
+        code = app(arguments, standalone_mode=False) or 0
+        return complain("interrupted; files written before are whole", 2) if code == INTERRUPTED else code
     except typer.TyperException as error:
         usage = error.format_message()
         return show_usage(usage) if usage.startswith("Usage:") else complain(usage, 2)
-    except (KeyboardInterrupt, typer.Abort) as error:
-        hint = getattr(error, "hint", None) or "files written before are whole"
-        return complain(f"interrupted; {hint}", 2)
-    except IoError as error:  # before Error: not the user's fault
-        return complain(str(error), 1)
-    except (
-        ValueError,
-        TypeError,
-        DataError,
-        FormatError,
-        FileNotFoundError,
-        IsADirectoryError,
-        NotADirectoryError,
-    ) as error:
-        if not isinstance(error, (Error, ValueError, OSError)) and not is_ours(error):
-            return crash()
+    except Interrupted as error:
+        return complain(f"interrupted; {error}", 2)
+    except OSError as error:  # IoError of libafm too
+        return complain(sentence_of(error), 2 if is_users_fault(error) else 1)
+    except (ValueError, DataError, FormatError) as error:
         return complain(str(error), 2)
-    except (OSError, Error, MemoryError) as error:
+    except (Error, MemoryError) as error:
         return complain(str(error) or "out of memory", 1)
     except Exception:
         return crash()
 
 
-def is_ours(error: Exception) -> bool:
-    """A TypeError from the options of a model or of training, not from a bug."""
-    return " has no field " in str(error) or " must be " in str(error)
+def sentence_of(error: OSError) -> str:
+    """Python's own errors without their "[Errno 2]"; those of libafm are sentences already."""
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+
+
+def is_users_fault(error: OSError) -> bool:
+    """A wrong path, not a full disk: errors of C++ carry no number, but end with the system's words for it."""
+    if error.errno is not None:
+        return error.errno in USERS_FAULT
+    return str(error).endswith(tuple(os.strerror(number) for number in USERS_FAULT))
 
 
 def complain(sentence: str, code: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_text
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import typer
@@ -13,15 +13,15 @@ import afm
 
 from . import inspection
 from .compressing import Budget, compress_model, layer_rows
-from .console import out, print_json, print_table, say, training_bar
-from .settings import apply_settings, settings_help
+from .console import Interrupted, out, print_json, print_table, say, training_bar
+from .settings import add_settings_help, apply_settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Folder = Annotated[Path, typer.Argument(help="Dataset folder, as `afm prepare` writes it.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Any model or training option by its field name; may repeat."),
+    typer.Option("--set", metavar="NAME=VALUE", help="A model or training option by its name; may repeat."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run of the same command stopped.")]
 
@@ -37,12 +37,17 @@ def train(
     resume: Resume = False,
     json: Json = False,
 ) -> None:
-    """Train a model on a dataset folder; the weights of the best validation AUC are kept.
+    """Train a model on a dataset folder.
 
-    While it runs, progress is saved to OUTPUT.checkpoint. Example:
+    The weights of the best validation AUC are kept. While it runs, progress is saved beside the output, to
+    OUT.checkpoint: after Ctrl-C or a crash, the same command with --resume goes on from there.
 
-        afm train clicks --set embedding_dim=10 --set hidden=400,400,400 --set embedding_l2=0.05 --out base.safetensors
+    \b
+    Example:
+      afm train clicks --model deepfm --set embedding_dim=10 \\
+          --set hidden=400,400,400 --set embedding_l2=0.05 --out base.safetensors
     """
+    check_output(output)
     model_options = afm.options_class(model)()
     train_options = afm.TrainOptions(seed=seed, device=device)
     apply_settings(settings or [], model_options, train_options)
@@ -67,28 +72,37 @@ def compress(
     base: Annotated[Path, typer.Argument(help="Model file to compress.")],
     folder: Folder,
     output: Annotated[Path, typer.Option("--out", "-o", help="Model file to write.")],
-    ratio: Annotated[float | None, typer.Option(help="Budget: parameters before / after, such as 8.")] = None,
-    bytes: Annotated[int | None, typer.Option(help="Budget: bytes of the model's tensors.")] = None,
+    ratio: Annotated[float | None, typer.Option(help="Budget: parameters before / after, above 1, such as 8.")] = None,
+    bytes: Annotated[int | None, typer.Option(min=1, help="Budget: bytes of the compressed model's tensors.")] = None,
     energy: Annotated[
-        float | None, typer.Option(help="Budget: share of each output's variance to keep, such as 0.99.")
+        float | None, typer.Option(help="Budget: share of each output's variance to keep, in (0, 1], such as 0.99.")
     ] = None,
-    plan: Annotated[Path | None, typer.Option(help="Rank plan (JSON) instead of a budget.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="Rank plan instead of a budget: an edited OUT.plan.json.")] = None,
     policy: Annotated[
-        str, typer.Option(help="energy, or uniform (the paper's: the same share of rank everywhere).")
+        Literal["energy", "uniform"],
+        typer.Option(help="Ranks by the variance they keep, or the same share of rank everywhere (the paper's)."),
     ] = "energy",
     basis: Annotated[
-        str, typer.Option(help="field: a basis per field; shared: one for all, so that inner products survive.")
+        Literal["field", "shared"],
+        typer.Option(help="Of embeddings: one basis per field, or one for all, so that inner products survive."),
     ] = "field",
     activation: Annotated[
-        str, typer.Option(help="Between factors: none, relu (the paper's) or shifted_relu (lossless).")
+        Literal["none", "relu", "shifted_relu"],
+        typer.Option(help="Between the factors of a layer; relu is the paper's, shifted_relu loses nothing."),
     ] = "none",
     method: Annotated[
-        str, typer.Option(help="mimic (Atomic Feature Mimicking), or svd (of the weights alone).")
+        Literal["mimic", "svd"],
+        typer.Option(help="Atomic Feature Mimicking, or a decomposition of the weights alone."),
     ] = "mimic",
-    skip: Annotated[list[str] | None, typer.Option(help="Layer to leave alone, by its path; may repeat.")] = None,
-    rows: Annotated[int, typer.Option(help="Calibration rows; 0 = all training rows.")] = 0,
-    epochs: Annotated[int, typer.Option(help="Epochs of training after compression; 0 = none.")] = 8,
-    teacher: Annotated[str, typer.Option(help="Model file to learn from while training on; base; or none.")] = "base",
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(help="Layer to leave alone, by its path (mlp.layers.0, or mlp for all of it); may repeat."),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=0, help="Rows for the statistics; 0 = all training rows.")] = 0,
+    epochs: Annotated[int, typer.Option(min=0, help="Epochs of training on after compression; 0 = none.")] = 8,
+    teacher: Annotated[
+        str, typer.Option(help="Whose logits to learn from while training on: base, none, or a model file.")
+    ] = "base",
     settings: Settings = None,
     seed: Annotated[int, typer.Option(help="Order of rows and dropout while training on.")] = 1,
     device: Device = "cpu",
@@ -98,26 +112,36 @@ def compress(
     resume: Resume = False,
     json: Json = False,
 ) -> None:
-    """Make a trained model smaller: statistics, rank plan, factors, and training on.
+    """Make a trained model smaller.
 
-    The plan is also written to OUTPUT's name with .plan.json, and may be edited and passed back with --plan. Training
-    on uses the options that the base was trained with (its L2 and batch size), a learning rate that falls linearly to 0,
-    and the base as teacher. The table compares base and result on the validation rows.
+    Collects statistics of its layers over the training rows, plans ranks within the budget, replaces layers by factors,
+    and trains the result on. Give exactly one of --ratio, --bytes, --energy and --plan. The plan is also written beside
+    the output (small.safetensors: small.plan.json); edit it and pass it back with --plan.
+
+    Training on uses the batch size and L2 that the base was trained with, a learning rate that falls linearly to 0, and
+    the base as teacher; --set changes any training option that `afm train --help` lists. While it runs, progress is
+    saved to OUT.checkpoint, for --resume. At the end, base and result are compared on the validation rows.
+
+    \b
+    Example:
+      afm compress base.safetensors clicks --ratio 8 --out small.safetensors
     """
-    model = afm.load_model(base).to(device)
-    train_set, valid_set = afm.Dataset.open(folder, "train"), afm.Dataset.open(folder, "valid")
+    check_output(output)
     budget = Budget(ratio, bytes, energy, plan, policy, basis, activation, tuple(skip or ()))
+    budget.check()
+    model = afm.load_model(base).to(device)
+    options = healing_options(model, epochs, seed, device)
+    apply_settings(settings or [], options)
+    guide = {"base": model, "none": None}.get(teacher, teacher)
+    guide = afm.load_model(guide) if isinstance(guide, str) else guide
+    train_set, valid_set = afm.Dataset.open(folder, "train"), afm.Dataset.open(folder, "valid")
     say(f"compress: statistics of {base.name}")
     small, used = compress_model(model, train_set, budget, method=method, rows=rows, statistics_file=statistics)
     afm.write_plan(output.with_suffix(".plan.json"), used.plan)
     layers = layer_rows(used)
     if not json:
         print_table("layers", ["layer", "shape", "rank", "kept variance", "parameters", "after"], layers)
-    options = healing_options(model, epochs, seed, device)
-    apply_settings(settings or [], options)
     if epochs > 0:
-        guide = {"base": model, "none": None}.get(teacher, teacher)
-        guide = afm.load_model(guide) if isinstance(guide, str) else guide
         fit(small, train_set, valid_set, options, output, resume, guide, "train on")
     else:
         afm.save_model(small, output)
@@ -126,6 +150,13 @@ def compress(
         print_json({"model": str(output), "plan": used.plan.to_dict(), "valid": comparison.to_dict()})
         return
     print_comparison(comparison, base.name, output.name)
+
+
+def check_output(output: Path) -> None:
+    """Before the long work: whether the file can be written at all."""
+    if output.is_dir():
+        raise ValueError(f"--out must be a file, got the folder '{output}'")
+    output.parent.mkdir(parents=True, exist_ok=True)
 
 
 def healing_options(model: afm.Model, epochs: int, seed: int, device: str) -> afm.TrainOptions:
@@ -139,13 +170,12 @@ def fit(model, train_set, valid_set, options, output: Path, resume: bool, teache
     """Trains with a checkpoint beside the output, saves the model with its training options, removes the checkpoint."""
     options.checkpoint = options.checkpoint or f"{output}.checkpoint"
     options.resume = options.resume or resume
-    output.parent.mkdir(parents=True, exist_ok=True)
     try:
         with training_bar(what) as on_progress:
             history = afm.train(model, train_set, valid_set, options, teacher=teacher, on_progress=on_progress)
     except KeyboardInterrupt as stop:
         if Path(options.checkpoint).exists():
-            stop.hint = "the same command with --resume goes on from the last checkpoint"
+            raise Interrupted("the same command with --resume goes on from the last checkpoint") from stop
         raise
     model.notes = {**model.notes, "training": options.to_json()}
     afm.save_model(model, output)
@@ -156,11 +186,11 @@ def fit(model, train_set, valid_set, options, output: Path, resume: bool, teache
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Model file.")],
     folder: Folder,
-    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    split: Annotated[Literal["train", "valid", "test"], typer.Option(help="Which rows.")] = "test",
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """AUC and logloss of a model on a split, with its size."""
+    """Print AUC and logloss of a model on a split, and its size."""
     loaded = afm.load_model(model).to(device)
     metrics = afm.evaluate(loaded, afm.Dataset.open(folder, split))
     result = {
@@ -187,7 +217,11 @@ def inspect(
     ],
     json: Json = False,
 ) -> None:
-    """What a file holds: kind, options, ranks, parameters and bytes by group."""
+    """Print what a file holds.
+
+    A model: kind, options, ranks, parameters and bytes by group. A dataset: rows and schema. Everything else: its
+    metadata and tensors.
+    """
     found = inspection.inspect(file)
     if json:
         print_json(found)
@@ -215,4 +249,10 @@ def as_dict(options) -> dict:
     return json_text.loads(options.to_json())
 
 
-train.__doc__ += settings_help(*(afm.options_class(name) for name in afm.model_names()), afm.TrainOptions)
+add_settings_help(
+    train,
+    {
+        f"Model options for --set ({', '.join(afm.model_names())}):": [afm.options_class(n) for n in afm.model_names()],
+        "Training options for --set:": [afm.TrainOptions],
+    },
+)

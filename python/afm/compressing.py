@@ -21,17 +21,30 @@ class Budget:
     activation: str = "none"
     skip: tuple[str, ...] = ()
 
-    def ranks(self, statistics: afm.Statistics) -> afm.RankPlan:
-        given = [name for name in ("ratio", "bytes", "energy", "plan") if getattr(self, name) is not None]
+    def check(self) -> None:
+        """Refuses what needs no statistics to be refused: those take a while."""
+        given = self.given()
         if len(given) != 1:
             raise ValueError(
                 f"exactly one of --ratio, --bytes, --energy and --plan must be given, got {', '.join(given) or 'none'}"
             )
+        if self.ratio is not None and not self.ratio > 1:
+            raise ValueError(f"--ratio must be above 1, got {self.ratio:g}")
+        if self.energy is not None and not 0 < self.energy <= 1:
+            raise ValueError(f"--energy must be in (0, 1], got {self.energy:g}")
+        if self.plan is not None:
+            afm.read_plan(self.plan)
+
+    def given(self) -> list[str]:
+        return [name for name in ("ratio", "bytes", "energy", "plan") if getattr(self, name) is not None]
+
+    def ranks(self, statistics: afm.Statistics) -> afm.RankPlan:
+        self.check()
         if self.plan is not None:
             return afm.read_plan(str(self.plan))
         return afm.plan_ranks(
             statistics,
-            **{given[0]: getattr(self, given[0])},
+            **{name: getattr(self, name) for name in self.given()},
             policy=self.policy,
             basis=self.basis,
             activation=self.activation,

@@ -17,6 +17,10 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
+class Interrupted(Exception):
+    """Ctrl-C, and what can be done next."""
+
+
 def say(text: str) -> None:
     """A line of progress: on standard error, so that standard output holds results only."""
     err.print(text, markup=False, soft_wrap=True)

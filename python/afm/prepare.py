@@ -64,7 +64,7 @@ def prepare(
     guessed = schema is None
     schema = schema or guess_schema(tables[0], label=label, ignore=ignore)
     for table in tables:
-        check_columns(table, schema, ignore)
+        check_columns(table, schema, ignore, label)
     plan = (
         [(tables[0], shares)] if valid is None else [(table, name) for table, name in zip(tables, SPLITS, strict=True)]
     )
@@ -85,9 +85,13 @@ def parse_split(text: str) -> list[int]:
     return shares
 
 
-def check_columns(table: Table, schema: Schema, ignore: tuple[str, ...]) -> None:
-    known = {schema.label, *(spec.name for spec in schema.fields)}
-    for name in known.difference(table.columns):
+def check_columns(table: Table, schema: Schema, ignore: tuple[str, ...], label: str | None) -> None:
+    known = [schema.label, *(spec.name for spec in schema.fields)]
+    if label not in (None, schema.label):
+        raise DataError(f"the label is {schema.label!r} in the schema, but {label!r} was asked for")
+    for name in set(ignore).difference(table.columns):
+        raise DataError(f"{table.path.name} has no column {name!r} to ignore; its columns are: {names(table)}")
+    for name in [name for name in known if name not in table.columns]:
         raise DataError(
             f"{table.path.name} has no column {name!r} that the schema names; its columns are: {names(table)}"
         )
@@ -221,12 +225,13 @@ def numbers(table: Table, first: int, frame: pl.DataFrame, name: str) -> np.ndar
     if column.dtype == pl.String:
         column = column.replace("", None)
     values = column.cast(pl.Float64, strict=False)
-    wrong = np.flatnonzero(
-        (values.is_null() & column.is_not_null()).to_numpy() | values.is_infinite().fill_null(False).to_numpy()
-    )
+    wrong = np.flatnonzero((column.is_not_null() & ~values.is_finite().fill_null(False)).to_numpy())
     if wrong.size:
         row = int(wrong[0])
-        raise DataError(f"{table.place(first + row)}: field {name!r} must be a finite number, got {column[row]!r}")
+        raise DataError(
+            f"{table.place(first + row)}: field {name!r} must be a finite number, or empty where it is missing, "
+            f"got {column[row]!r}"
+        )
     return values.fill_null(np.nan).to_numpy()
 
 
@@ -235,7 +240,10 @@ def labels(table: Table, first: int, frame: pl.DataFrame, name: str) -> np.ndarr
     wrong = np.flatnonzero((values != 0) & (values != 1))
     if wrong.size:
         row = int(wrong[0])
-        raise DataError(f"{table.place(first + row)}: label {name!r} must be 0 or 1, got {frame[name][row]!r}")
+        found = "" if frame[name][row] is None else frame[name][row]
+        found = frame[name][row]
+        shown = "" if found is None else found
+        raise DataError(f"{table.place(first + row)}: label {name!r} must be 0 or 1, got {shown!r}")
     return values
 
 

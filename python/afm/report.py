@@ -61,9 +61,9 @@ def page(result: dict) -> str:
         ),
         section(
             "Why it works: the outputs are low-rank",
-            "Eigenvalues of the covariance of each layer's output on the training data, relative to the largest. Blue is "
-            "kept; the mean squared error of a layer is exactly the sum of what is not. A grey one stays dense: factors "
-            "would not make it smaller.",
+            "Eigenvalues of the covariance of each layer's output on the training data, relative to the largest. Blue "
+            "is kept; the mean squared error of a layer is exactly the sum of what is not. A grey one stays dense: "
+            "factors would not make it smaller.",
             plots.spectra(result["layers"]),
         ),
         section(
@@ -136,7 +136,8 @@ def stage_table(stages: list[dict]) -> str:
 
 
 def layer_table(layers: list[dict]) -> str:
-    head = "<tr><th>layer</th><th>shape</th><th>rank</th><th>kept variance</th><th>parameters before</th><th>after</th></tr>"
+    columns = ("layer", "shape", "rank", "kept variance", "parameters before", "after")
+    head = f"<tr>{''.join(f'<th>{name}</th>' for name in columns)}</tr>"
     rows = [
         f"<tr><td>{escape(item['name'])}</td><td>{item['rows']:,} × {item['columns']:,}</td>"
         f"<td>{'dense' if item['dense'] else item['rank']}</td><td>{100 * item['kept_energy']:.2f} %</td>"

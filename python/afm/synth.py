@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from .tables import CRITEO_COLUMNS
+from .text_files import write_text
 
 CATEGORICAL, NUMERIC, TEACHER_RANK = 26, 13, 4
 ROWS_PER_CHUNK = 100_000
@@ -103,6 +104,7 @@ def synth(
         raise ValueError(
             f"synth: rows must be at least 1 and max_cardinality at least 10, got {rows}, {max_cardinality}"
         )
+    out.parent.mkdir(parents=True, exist_ok=True)
     teacher, score, clicks = Teacher(seed, max_cardinality), BayesScore(), 0
     temporary = out.with_name(out.name + ".tmp")
     try:
@@ -120,7 +122,7 @@ def synth(
     finally:
         temporary.unlink(missing_ok=True)
     report = SynthReport(str(out), rows, seed, clicks / rows, score.auc(), score.logloss / rows)
-    out.with_name(out.name + ".teacher.json").write_text(json.dumps(asdict(report), indent=2) + "\n")
+    write_text(out.with_name(out.name + ".teacher.json"), json.dumps(asdict(report), indent=2) + "\n")
     return report
 
 

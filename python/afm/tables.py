@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,8 @@ def open_table(
         return Table(path, parquet_columns(path), None, True)
     if separator is None:
         separator = {".csv": ",", ".tsv": "\t", ".txt": "\t"}.get(kind)
+    if separator is not None and len(separator.encode()) != 1:
+        raise ValueError(f"separator must be one character, got {separator!r}")
     if separator is None:
         raise DataError(f"{path.name} must end in .csv, .tsv, .txt or .parquet, or be given a separator")
     first_line = read_first_line(path, separator)
@@ -96,7 +99,10 @@ def open_table(
     columns = header_names(path, first_line, has_header)
     table = Table(path, columns, separator, has_header)
     if check:
-        check_rectangular(table)
+        try:
+            check_rectangular(table)
+        except (OSError, EOFError, zlib.error, csv.Error) as error:
+            raise DataError(f"{path.name} cannot be read to its end: {first_sentence(error)}") from error
     return table
 
 

@@ -1,6 +1,6 @@
 """Walks the #include lines of the library and fails on an arrow that ARCHITECTURE.md does not have.
 
-    python tests/architecture/includes.py [ROOT]
+python tests/architecture/includes.py [ROOT]
 """
 
 import re
@@ -45,7 +45,12 @@ def public_headers(root: Path) -> set[str]:
 def wrong_arrows(root: Path) -> list[str]:
     public = public_headers(root)
     wrong = []
-    sources = [p for folder in ("libafm", "models") for p in (root / folder).rglob("*") if p.suffix in {".h", ".cpp", ".inl", ".cu"}]
+    sources = [
+        p
+        for folder in ("libafm", "models")
+        for p in (root / folder).rglob("*")
+        if p.suffix in {".h", ".cpp", ".inl", ".cu"}
+    ]
     for source in sorted(sources):
         name = source.relative_to(root).as_posix()
         here = room_of(name)

@@ -147,7 +147,7 @@ def test_other_threads_run_while_cpp_trains(schema, train_set, valid_set):
     thread = threading.Thread(target=tick)
     thread.start()
     started = time.monotonic()
-    afm.train(model, train_set, valid_set, epochs=1, batch_size=100)
+    afm.train(model, train_set, valid_set, epochs=20, patience=0, batch_size=100)
     ended = time.monotonic()
     done.set()
     thread.join()
