@@ -29,7 +29,7 @@ void need_gpu() {
 
 }  // namespace
 
-TEST_CASE("a GPU learns what the CPU learns, with a teacher, and the model stays there") {
+TEST_CASE("a GPU learns what the CPU learns, with a teacher, and the model stays there", "[cuda]") {
   need_gpu();
   const auto train_set = planted_clicks(10000, 1).dataset, valid_set = planted_clicks(5000, 2).dataset;
   const auto trained_on = [&](const char* device) {
@@ -53,7 +53,7 @@ TEST_CASE("a GPU learns what the CPU learns, with a teacher, and the model stays
   CHECK_THAT(on_gpu.logloss, WithinAbs(on_cpu.logloss, kTolerance));
 }
 
-TEST_CASE("AUC and logloss on a GPU equal those on the CPU") {
+TEST_CASE("AUC and logloss on a GPU equal those on the CPU", "[cuda]") {
   need_gpu();
   torch::manual_seed(1);
   const auto logits = torch::randint(50, {20000}).to(torch::kFloat32) / 10 - 2;
@@ -62,7 +62,7 @@ TEST_CASE("AUC and logloss on a GPU equal those on the CPU") {
   CHECK_THAT(afm::logloss(logits.cuda(), labels.cuda()), WithinAbs(afm::logloss(logits, labels), 1e-12));
 }
 
-TEST_CASE("killed and resumed on a GPU goes on with the same dropout") {
+TEST_CASE("killed and resumed on a GPU goes on with the same dropout", "[cuda]") {
   need_gpu();
   const auto rows = planted_clicks(2000, 1).dataset;
   const ScratchFile file("cuda.safetensors");
@@ -77,12 +77,13 @@ TEST_CASE("killed and resumed on a GPU goes on with the same dropout") {
   const auto history = afm::train(*resumed, rows, rows, options);
   REQUIRE(history.epochs.size() == expected.epochs.size());
   for (std::size_t i = 0; i < history.epochs.size(); ++i) {
+    // Other dropout would show in the loss. The AUC is not compared: sums by atomics differ between any two runs, and
+    // Adam blows that up in rows that are seldom touched.
     CHECK_THAT(history.epochs[i].train_loss, WithinAbs(expected.epochs[i].train_loss, 1e-4));
-    CHECK_THAT(history.epochs[i].valid_auc, WithinAbs(expected.epochs[i].valid_auc, kTolerance));
   }
 }
 
-TEST_CASE("a run that began on the CPU goes on on a GPU") {
+TEST_CASE("a run that began on the CPU goes on on a GPU", "[cuda]") {
   need_gpu();
   const auto rows = planted_clicks(2000, 1).dataset;
   const ScratchFile file("moved.safetensors");
