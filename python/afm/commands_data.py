@@ -52,8 +52,10 @@ def prepare(
     The schema says what each column is: categorical, numeric, or multi (several values in one, as in "Drama|War"):
 
     \b
-      {"label": "click", "fields": [{"name": "user", "kind": "categorical"},
-        {"name": "price", "kind": "numeric"}, {"name": "genres", "kind": "multi"}]}
+      {"label": "click",
+       "fields": [{"name": "user", "kind": "categorical"},
+                  {"name": "price", "kind": "numeric"},
+                  {"name": "genres", "kind": "multi"}]}
 
     \b
     Examples:

@@ -14,8 +14,6 @@ def inspect(path: Path) -> dict:
     """kind, and what that kind has. Raises FormatError for a file that is not libafm's."""
     if path.is_dir():
         return inspect_dataset(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
     if path.suffix == ".json":
         return inspect_json(path)
     file = afm.SafetensorsFile.open(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,9 +140,38 @@ def count_column(
 
 
 def write(plan: list, encoder: Encoder, result: PreparedDataset, on_progress: Progress | None) -> None:
-    """The second pass: encodes every row and writes it to its split."""
+    """The second pass: encodes every row and writes it to its split.
+
+    Everything is written in a folder inside the dataset's and moved at the end: a full disk, Ctrl-C or a bad row leaves
+    the earlier dataset as it was.
+    """
+    is_new = not result.folder.exists()
     result.folder.mkdir(parents=True, exist_ok=True)
-    writers = {name: DatasetWriter(str(result.folder), encoder.schema, name) for name in SPLITS}
+    stage = Path(tempfile.mkdtemp(prefix=".prepare-", dir=result.folder))
+    try:
+        write_splits(plan, encoder, result, stage, on_progress)
+        replace_dataset(result.folder, stage)
+    except BaseException:
+        shutil.rmtree(result.folder if is_new else stage, ignore_errors=True)
+        raise
+    stage.rmdir()
+
+
+def replace_dataset(folder: Path, stage: Path) -> None:
+    """Moves the new files over the old ones; the schema is last, so that a mixture is no dataset."""
+    new = sorted(stage.iterdir(), key=lambda path: path.name == "schema.json")
+    for name in SPLITS:
+        for old in folder.glob(f"{name}-*.safetensors"):
+            if not (stage / old.name).exists():
+                old.unlink()
+    for path in new:
+        path.replace(folder / path.name)
+
+
+def write_splits(
+    plan: list, encoder: Encoder, result: PreparedDataset, folder: Path, on_progress: Progress | None
+) -> None:
+    writers = {name: DatasetWriter(str(folder), encoder.schema, name) for name in SPLITS}
     done = 0
     for table, split in plan:
         for first, frame in table.batches():
@@ -154,10 +185,10 @@ def write(plan: list, encoder: Encoder, result: PreparedDataset, on_progress: Pr
     for name in SPLITS:
         if not result.rows.get(name):
             raise DataError(f"{plan[0][0].path.name}: the {name} split has no rows; use more rows or another --split")
-    encoder.save(str(result.folder / "vocabulary.safetensors"))
+    encoder.save(str(folder / "vocabulary.safetensors"))
     for writer in writers.values():
         writer.finish()
-    write_schema(str(result.folder / "schema.json"), encoder.schema)
+    write_schema(str(folder / "schema.json"), encoder.schema)
 
 
 def rows_by_split(frame: pl.DataFrame, split: str | list[int]) -> Iterator[tuple[str, slice | np.ndarray]]:
