@@ -268,3 +268,30 @@ def test_a_truncated_gzip_file_is_refused(tmp_path: Path):
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(afm.DataError, match="form.csv.gz"):
         prepare(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("stage", ["count", "encode"])
+def test_ctrl_c_leaves_the_earlier_dataset(tmp_path: Path, clicks: Path, stage: str):
+    def stop(now: str, rows: int) -> None:
+        if now == stage:
+            raise KeyboardInterrupt
+
+    prepare(clicks, tmp_path / "out", schema=SCHEMA)
+    before = folder_files(tmp_path / "out")
+    for folder in ("out", "fresh"):
+        with pytest.raises(KeyboardInterrupt):
+            prepare(write_table(clicks, click_rows(300)), tmp_path / folder, schema=SCHEMA, on_progress=stop)
+    assert folder_files(tmp_path / "out") == before
+    assert len(list((tmp_path / "out").iterdir())) == len(before)
+    assert not (tmp_path / "fresh").exists()
+
+
+def test_shards_of_an_earlier_dataset_do_not_survive(tmp_path: Path, clicks: Path):
+    prepare(clicks, tmp_path / "out", schema=SCHEMA)
+    stale = tmp_path / "out" / "train-00001.safetensors"
+    stale.write_bytes((tmp_path / "out" / "train-00000.safetensors").read_bytes())
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    prepare(clicks, tmp_path / "out", schema=SCHEMA)
+    assert not stale.exists()
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+    assert len(afm.Dataset.open(tmp_path / "out")) > 0
