@@ -30,7 +30,7 @@ def prepare(
     ] = None,
     test: Annotated[Path | None, typer.Option(help="File with the test rows.")] = None,
     label: Annotated[str | None, typer.Option(help="Label column (0 or 1), where the schema is guessed.")] = None,
-    ignore: Annotated[list[str] | None, typer.Option(help="Column that is no field; may repeat.")] = None,
+    ignore: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Column to leave out; may repeat.")] = None,
     separator: Annotated[
         str | None, typer.Option(help="Column separator of a text table (\\t for a tab), where its name does not tell.")
     ] = None,
@@ -38,7 +38,7 @@ def prepare(
         bool | None,
         typer.Option(
             "--header/--no-header",
-            help="Whether the first line of a text table names the columns; it does, but in Criteo's form.",
+            help="Whether the first line names the columns. Without this: yes, but in Criteo's headerless form.",
         ),
     ] = None,
     json: Json = False,
@@ -93,9 +93,11 @@ def synth(
     output: Annotated[
         Path, typer.Argument(help="Table to write: .csv with a header, or .tsv in Criteo's headerless form.")
     ],
-    rows: Annotated[int, typer.Option(min=1, help="Rows to write.")] = 200_000,
+    rows: Annotated[int, typer.Option(min=1, metavar="<int>", help="Rows to write.")] = 200_000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same table.")] = 1,
-    max_cardinality: Annotated[int, typer.Option(min=10, help="Values of the largest categorical field.")] = 200_000,
+    max_cardinality: Annotated[
+        int, typer.Option(min=10, metavar="<int>", help="Values of the largest categorical field.")
+    ] = 200_000,
     json: Json = False,
 ) -> None:
     """Generate a Criteo-like table whose best AUC is known.

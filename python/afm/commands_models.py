@@ -73,7 +73,9 @@ def compress(
     folder: Folder,
     output: Annotated[Path, typer.Option("--out", "-o", help="Model file to write.")],
     ratio: Annotated[float | None, typer.Option(help="Budget: parameters before / after, above 1, such as 8.")] = None,
-    bytes: Annotated[int | None, typer.Option(min=1, help="Budget: bytes of the compressed model's tensors.")] = None,
+    bytes: Annotated[
+        int | None, typer.Option(min=1, metavar="<int>", help="Budget: bytes of the compressed model's tensors.")
+    ] = None,
     energy: Annotated[
         float | None, typer.Option(help="Budget: share of each output's variance to keep, in (0, 1], such as 0.99.")
     ] = None,
@@ -96,10 +98,16 @@ def compress(
     ] = "mimic",
     skip: Annotated[
         list[str] | None,
-        typer.Option(help="Layer to leave alone, by its path (mlp.layers.0, or mlp for all of it); may repeat."),
+        typer.Option(
+            metavar="LAYER", help="Layer to leave alone, by its path (mlp.layers.0, or mlp for all of it); may repeat."
+        ),
     ] = None,
-    rows: Annotated[int, typer.Option(min=0, help="Rows for the statistics; 0 = all training rows.")] = 0,
-    epochs: Annotated[int, typer.Option(min=0, help="Epochs of training on after compression; 0 = none.")] = 8,
+    rows: Annotated[
+        int, typer.Option(min=0, metavar="<int>", help="Rows for the statistics; 0 = all training rows.")
+    ] = 0,
+    epochs: Annotated[
+        int, typer.Option(min=0, metavar="<int>", help="Epochs of training on after compression; 0 = none.")
+    ] = 8,
     teacher: Annotated[
         str, typer.Option(help="Whose logits to learn from while training on: base, none, or a model file.")
     ] = "base",
