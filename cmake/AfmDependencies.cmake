@@ -17,6 +17,7 @@ if(NOT Torch_DIR AND AFM_PYTHON_EXECUTABLE)
                   OUTPUT_VARIABLE afm_torch_prefix OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
   list(APPEND CMAKE_PREFIX_PATH ${afm_torch_prefix})
 endif()
+set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL ON) # a project that adds this one as a subdirectory sees torch's targets
 find_package(Torch 2.11 REQUIRED)
 find_package(Eigen3 3.4 REQUIRED NO_MODULE)
 find_package(fmt REQUIRED)
