@@ -1,8 +1,8 @@
 #pragma once
 
 // Streaming mean and scatter of vectors, in float64, centred, merged by Chan's formula: never E[yy'] - mu mu' (which
-// loses every eigenvalue below 1e-7 of the squared mean in float32), never TF32. Wide float32 rows on a CPU are multiplied
-// in float32 once they are centred, and summed in float64.
+// loses every eigenvalue below 1e-7 of the squared mean in float32), never TF32. Wide float32 rows on a CPU are
+// multiplied in float32 once they are centred, and summed in float64.
 //
 //   Moments moments(400);
 //   for (const auto& y : outputs) moments.add(y);          // [B, 400]

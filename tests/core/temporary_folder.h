@@ -41,8 +41,8 @@ class TemporaryFolder {
   int64_t file_count() const { return count_files(path_); }
 
  private:
-  // Note [No directory iterators] LibTorch exports std::filesystem symbols of its own, older libstdc++; iterating over a
-  // folder through them crashes with g++ 13. Paths and single-file operations are safe.
+  // Note [No directory iterators] LibTorch exports std::filesystem symbols of its own, older libstdc++; iterating over
+  // a folder through them crashes with g++ 13. Paths and single-file operations are safe.
   static int remove_entry(const char* path, const struct stat*, int, struct FTW*) { return ::remove(path); }
 
   std::filesystem::path path_;

@@ -8,8 +8,8 @@
 namespace afm::nn {
 namespace {
 
-constexpr double kNumericError = 1e-7;  // central differences of a quadratic function in float64
-constexpr double kGradientError = 1e-5;    // sums over some hundred rows in float32
+constexpr double kNumericError = 1e-7;   // central differences of a quadratic function in float64
+constexpr double kGradientError = 1e-5;  // sums over some hundred rows in float32
 
 at::Tensor joined(const EmbeddingOutput& output) {
   const at::Tensor values = output.values.flatten();
