@@ -47,11 +47,12 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader
     for _ in range(epochs):
         for ids, labels in loader:
             logits = model(ids)
-            loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
-            if teacher is not None:
+            if teacher is None:
+                loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
+            else:
                 with torch.no_grad():
                     wanted = teacher(ids)
-                loss = loss + afm.distillation_loss(logits, wanted)
+                loss = afm.distillation_loss(logits, wanted, labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -50,7 +50,6 @@ from afm._core import (
     WideDeepOptions,
     __version__,
     auc,
-    distillation_loss,
     logloss,
     logloss_of,
     mimic_output,
@@ -74,6 +73,7 @@ from afm.compression import (
     report_on,
     summarize,
 )
+from afm.distillation import distillation_loss
 from afm.errors import DataError, Error, FormatError, IoError
 from afm.factorized import FactorizedEmbedding, FactorizedLinear
 from afm.files import inspect, save_tensors
