@@ -1,0 +1,200 @@
+"""What every model of a peer goes through: train, compress, compare, train on with the peer's own trainer, save, reload."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import afm
+import pytest
+import torch
+from afm.factorized import factorized_layers
+from torch import nn
+
+TOLERANCE = 1e-4  # of the logits' spread
+MATTERS = 0.03  # of the logits' spread: what a layer's absence moves, at least, for the control to be asked of it
+LEAST_SPREAD = 0.3  # of the logits of a trained model: below it, a comparison would pass for any model
+RATIO = 2.0
+SMALL = 1e-9  # share of a layer's output energy that is rounding
+
+
+@dataclass
+class Peer:
+    """How a peer's models are built, trained and called.
+
+    Args:
+        name: of the package, with its version.
+        build: name of a model -> a fresh one, as the peer's users make it.
+        fit: trains with the peer's own trainer, which makes its optimizer anew; returns that optimizer.
+        batches: the training rows, as the peer's own loader gives them.
+        forward: runs the model on one batch as its trainer does.
+        logits: of one batch, [B].
+        labels: of one batch, [B].
+        stale: the optimizer that a compressed model brings along from before, where it does.
+    """
+
+    name: str
+    build: Callable[[str], nn.Module]
+    fit: Callable[[nn.Module, int], torch.optim.Optimizer]
+    batches: Sequence[Any]
+    forward: Callable[[nn.Module, Any], Any]
+    logits: Callable[[nn.Module, Any], torch.Tensor]
+    labels: Callable[[Any], torch.Tensor]
+    epochs: int = 4
+    stale: Callable[[nn.Module], torch.optim.Optimizer | None] = lambda model: None
+
+    def logits_of(self, model: nn.Module) -> torch.Tensor:
+        """Of all batches, in evaluation mode, in float64."""
+        model.eval()
+        with torch.no_grad():
+            return torch.cat([self.logits(model, batch).reshape(-1) for batch in self.batches]).double()
+
+    def logloss_of(self, model: nn.Module) -> float:
+        labels = torch.cat([self.labels(batch).reshape(-1) for batch in self.batches]).double()
+        return float(nn.functional.binary_cross_entropy_with_logits(self.logits_of(model), labels))
+
+
+@dataclass
+class Subject:
+    """A trained model of a peer, and what came out of the tests."""
+
+    peer: Peer
+    name: str
+    model: nn.Module
+    logits: torch.Tensor
+    result: dict[str, Any] = field(default_factory=dict)
+
+    def compress(self, **budget: Any) -> tuple[nn.Module, afm.CompressionReport]:
+        return afm.compress(self.model, self.peer.batches, forward=self.peer.forward, **budget)
+
+    def error(self, other: nn.Module) -> float:
+        """The largest difference of the logits, in units of their spread."""
+        return float((self.peer.logits_of(other) - self.logits).abs().max() / self.logits.std())
+
+
+def trained(peer: Peer, name: str) -> Subject:
+    """A model with realistic weights, trained by its peer."""
+    torch.manual_seed(1)
+    model = peer.build(name)
+    peer.fit(model, peer.epochs)
+    logits = peer.logits_of(model)
+    assert float(logits.std()) > LEAST_SPREAD, f"the logits of {name} hardly differ: {float(logits.std()):.3g}"
+    return Subject(peer, name, model, logits, RESULTS.setdefault(peer.name, {}).setdefault(name, {"checks": []}))
+
+
+def ranks_of(subject: Subject, share: float) -> dict[str, int]:
+    """The same share of the full rank for every layer that can become a pair."""
+    _, report = subject.compress(energy=1.0)
+    full = {layer.name: min(layer.shape) for layer in report.layers if min(layer.shape) > 1}
+    return {name: max(1, round(rank * share)) for name, rank in full.items()}
+
+
+@torch.no_grad()
+def error_with(subject: Subject, small: nn.Module, factor: torch.Tensor, scale: float) -> float:
+    """The error of the logits with one factor scaled."""
+    kept = factor.clone()
+    factor.mul_(scale)
+    error = subject.error(small)
+    factor.copy_(kept)
+    return error
+
+
+def output_errors(subject: Subject, small: nn.Module, names: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Layer -> mean squared distance of the pair's outputs from the dense ones, and the energy of those, on all calls."""
+    dense, pairs = subject.model.get_submodule, small.get_submodule
+    sums = {name: torch.zeros(3, dtype=torch.float64) for name in names}
+
+    def measure(name: str) -> Callable:
+        def hook(module: nn.Module, args: tuple, output: torch.Tensor) -> None:
+            channels = 1 if isinstance(module, nn.Conv1d) else -1
+            exact = output.double()
+            error = (pairs(name)(*args).double() - exact).square().sum(channels)
+            sums[name] += torch.stack([error.sum(), exact.square().sum(), torch.tensor(float(error.numel()))])
+
+        return hook
+
+    hooks = [dense(name).register_forward_hook(measure(name)) for name in names]
+    try:
+        small.eval()
+        subject.peer.logits_of(subject.model)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: (float(total[0] / total[2]), float(total[1] / total[2])) for name, total in sums.items()}
+
+
+class PeerTests:
+    """Inherited by the tests of each peer, which bring the fixture `subject`."""
+
+    def test_full_rank_reproduces_the_logits_and_a_factor_one_percent_too_large_does_not(self, subject):
+        before = copy.deepcopy(subject.model.state_dict())
+        small, _ = subject.compress(plan=ranks_of(subject, 1.0))
+        assert subject.error(small) < TOLERANCE
+        assert all(torch.equal(before[name], value) for name, value in subject.model.state_dict().items())
+        detected = 0
+        for name, pair in factorized_layers(small).items():
+            factor = next(pair.parameters())
+            if error_with(subject, small, factor, 0.0) > MATTERS:
+                assert error_with(subject, small, factor, 1.01) > TOLERANCE, name
+                detected += 1
+        assert detected
+        subject.result["checks"].append("full rank")
+
+    def test_the_error_of_every_layer_at_half_rank_is_the_predicted_one(self, subject):
+        small, report = subject.compress(plan=ranks_of(subject, 0.5))
+        predicted = {layer.name: layer.predicted_error for layer in report.layers if layer.rank is not None}
+        measured = output_errors(subject, small, list(predicted))
+        assert predicted
+        for name, (error, energy) in measured.items():
+            assert error == pytest.approx(predicted[name], rel=2e-3, abs=SMALL * energy), name
+        subject.result["half_rank_error"] = subject.error(small)
+        subject.result["checks"].append("half rank")
+
+    def test_it_meets_a_budget_and_trains_on_with_its_own_trainer(self, subject, tmp_path):
+        peer = subject.peer
+        small, report = subject.compress(ratio=subject.result.get("ratio", RATIO))
+        pairs = factorized_layers(small)
+        assert pairs and report.parameters_after <= report.parameters_before / RATIO
+        stale = peer.stale(small)
+        if stale is not None:
+            with pytest.raises(ValueError, match="the optimizer must hold all"):
+                report.check_optimizer(stale)
+        before = {name: parameter.detach().clone() for name, parameter in small.named_parameters()}
+        loss = peer.logloss_of(small)
+        report.check_optimizer(peer.fit(small, 2))
+        healed = peer.logloss_of(small)
+        assert healed < loss
+        for name, pair in pairs.items():
+            for kind, parameter in pair.named_parameters():
+                if parameter.requires_grad:
+                    assert not torch.equal(parameter, before[f"{name}.{kind}"]), f"{name}.{kind} did not move"
+        subject.result |= {
+            "parameters_before": report.parameters_before,
+            "parameters_after": report.parameters_after,
+            "left_alone": report.left_alone,
+            "logloss": [peer.logloss_of(subject.model), loss, healed],
+        }
+        subject.result["checks"].append("trains on")
+
+        path = tmp_path / "small.safetensors"
+        afm.save_compressed(small, path)
+        again = afm.load_compressed(peer.build(subject.name), path)
+        assert torch.equal(peer.logits_of(again), peer.logits_of(small))
+        subject.result["checks"].append("reloads")
+
+
+RESULTS: dict[str, dict[str, dict[str, Any]]] = {}
+
+
+def write_results() -> None:
+    folder = os.environ.get("AFM_PEER_RESULTS")
+    if folder is None:
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for peer, models in RESULTS.items():
+        Path(folder, f"{peer.split()[0]}.json").write_text(json.dumps({"peer": peer, "models": models}, indent=1))

@@ -1,0 +1,101 @@
+"""FuxiCTR: nine models as its users write them, read by its loader and trained by BaseModel.fit."""
+
+import numpy as np
+import pytest
+import torch
+from clicks import BATCH, HISTORY, VOCABULARY, clicks
+from fuxictr.features import FeatureMap
+from fuxictr.pytorch.dataloaders import RankDataLoader
+from fuxictr_models import MODELS
+from harness import Peer, PeerTests, trained
+
+WIDTH = 16
+
+
+def feature_map(folder):
+    features = FeatureMap("clicks", str(folder))
+    ids = {"type": "categorical", "source": "", "padding_idx": 0}
+    features.features = {name: ids | {"vocab_size": size} for name, size in VOCABULARY.items()}
+    features.features["price"] = {"type": "numeric", "source": ""}
+    # One table object under two names, as share_embedding makes it.
+    features.features["history"] = {
+        "type": "sequence",
+        "source": "",
+        "padding_idx": 0,
+        "vocab_size": VOCABULARY["item"],
+        "max_len": HISTORY,
+        "share_embedding": "item",
+        "feature_encoder": "layers.MaskedAveragePooling()",
+    }
+    features.labels = ["click"]
+    features.num_fields = features.get_num_fields()
+    features.set_column_index()
+    return features
+
+
+def logits(model, batch):
+    """What goes into the sigmoid."""
+    inputs = []
+    hook = model.output_activation.register_forward_pre_hook(lambda _module, args: inputs.append(args[0]))
+    try:
+        model(batch)
+    finally:
+        hook.remove()
+    return inputs[0]
+
+
+@pytest.fixture(scope="module")
+def peer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fuxictr")
+    (folder / "clicks").mkdir()  # for its checkpoints
+    features = feature_map(folder)
+    for split, seed in (("train", 1), ("valid", 2)):
+        np.savez(folder / f"{split}.npz", **clicks(seed))
+    train, valid = RankDataLoader(
+        features,
+        stage="train",
+        train_data=str(folder / "train.npz"),
+        valid_data=str(folder / "valid.npz"),
+        batch_size=BATCH,
+        num_workers=0,
+    )
+    train.sampler.generator = torch.Generator().manual_seed(1)
+
+    def build(name):
+        return MODELS[name](
+            features,
+            embedding_dim=WIDTH,
+            learning_rate=1e-2,
+            optimizer="adam",
+            loss="binary_crossentropy",
+            metrics=["AUC", "logloss"],
+            embedding_regularizer=1e-6,
+            net_regularizer=1e-6,
+            model_root=str(folder),
+            verbose=0,
+        )
+
+    def fit(model, epochs):
+        model.compile("adam", "binary_crossentropy", lr=3e-3)
+        model.fit(train, epochs=epochs, validation_data=valid)
+        return model.optimizer
+
+    return Peer(
+        name="FuxiCTR 2.3.10",
+        build=build,
+        fit=fit,
+        batches=list(train),
+        forward=lambda model, batch: model(batch),
+        logits=logits,
+        labels=lambda batch: batch["click"],
+        stale=lambda model: model.optimizer,
+    )
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def subject(request, peer):
+    return trained(peer, request.param)
+
+
+class TestFuxiCTR(PeerTests):
+    pass
