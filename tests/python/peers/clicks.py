@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-ROWS, BATCH = 4096, 512
+ROWS, BATCH = 4096, 128
 VOCABULARY = {"user": 200, "item": 300, "category": 40, "hour": 25, "device": 60}  # id 0 is padding, and never drawn
 HISTORY = 8  # items that the user has seen, padded with 0 at the end
 TASTE = 4  # width of the planted factors

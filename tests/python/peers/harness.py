@@ -1,4 +1,4 @@
-"""What every model of a peer goes through: train, compress, compare, train on with the peer's own trainer, save, reload."""
+"""What every model of a peer goes through: training, compression, comparison, more training, saving, loading."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def error_with(subject: Subject, small: nn.Module, factor: torch.Tensor, scale: 
 
 
 def output_errors(subject: Subject, small: nn.Module, names: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Layer -> mean squared distance of the pair's outputs from the dense ones, and the energy of those, on all calls."""
+    """Layer -> mean squared distance of the pair's outputs from the dense ones, and their energy, over all calls."""
     dense, pairs = subject.model.get_submodule, small.get_submodule
     sums = {name: torch.zeros(3, dtype=torch.float64) for name in names}
 
