@@ -26,7 +26,7 @@ DeepFMImpl::DeepFMImpl(DeepFMOptions chosen, Schema counted, const RankPlan& pla
 }
 
 at::Tensor DeepFMImpl::forward(const Batch& batch) {
-  const auto [values, wide] = embedding->lookup(batch.ids);
+  const auto [values, wide, latents] = embedding->lookup(batch.ids);
   const at::Tensor dense = dense_features(batch, schema().dense_count(), values);
   const at::Tensor deep = mlp->forward(concatenate(values, dense)).squeeze(1);
   return first_order(wide, wide_dense, dense, bias) + nn::factorization_machine(values) + deep;
@@ -34,8 +34,8 @@ at::Tensor DeepFMImpl::forward(const Batch& batch) {
 
 std::string DeepFMImpl::options_json() const { return to_json(options).dump(); }
 
-std::shared_ptr<Model> DeepFMImpl::build_like(const RankPlan& plan) const {
-  return std::make_shared<DeepFMImpl>(options, schema(), plan);
+std::shared_ptr<Model> DeepFMImpl::rebuild(std::string_view options_json, const RankPlan& plan) const {
+  return std::make_shared<DeepFMImpl>(options_from<DeepFMOptions>(options_json, "DeepFMOptions"), schema(), plan);
 }
 
 }  // namespace afm::models

@@ -10,6 +10,14 @@
 
 namespace afm::models {
 
+nlohmann::json parsed_options(std::string_view text, std::string_view where) {
+  try {
+    return nlohmann::json::parse(text);
+  } catch (const nlohmann::json::exception& error) {
+    fail<std::invalid_argument>("{} must be JSON: {}", where, error.what());
+  }
+}
+
 void check_schema(const Schema& schema, std::string_view model) {
   check_counted(schema);
   if (schema.cardinalities().empty()) {
@@ -19,17 +27,21 @@ void check_schema(const Schema& schema, std::string_view model) {
 
 nn::EmbeddingOptions embedding_options(const Schema& schema, int64_t embedding_dim, double init_std, bool wide,
                                        const RankPlan& plan) {
-  // Built in its final form: a dense table first would need the memory that the ranks are there to save.
+  // Built in its final form: a dense table first would need the memory that the plan is there to save.
   const auto found = plan.find("embedding");
-  const LayerPlan ranks = found == plan.end() ? LayerPlan{} : found->second;
+  const LayerPlan form = found == plan.end() ? LayerPlan{} : found->second;
   return {.cardinalities = schema.cardinalities(),
           .embedding_dim = embedding_dim,
           .slots = schema.slots(),
           .names = schema.id_field_names(),
           .wide = wide,
           .init_std = init_std,
-          .ranks = ranks.ranks,
-          .basis = ranks.basis};
+          .ranks = form.ranks,
+          .basis = form.basis,
+          .joint = form.joint,
+          .tiers = form.tiers,
+          .bits = form.bits,
+          .scale = form.scale};
 }
 
 void apply_fresh_plan(torch::nn::Module& model, const RankPlan& plan) {

@@ -25,7 +25,7 @@ WideDeepImpl::WideDeepImpl(WideDeepOptions chosen, Schema counted, const RankPla
 }
 
 at::Tensor WideDeepImpl::forward(const Batch& batch) {
-  const auto [values, wide] = embedding->lookup(batch.ids);
+  const auto [values, wide, latents] = embedding->lookup(batch.ids);
   const at::Tensor dense = dense_features(batch, schema().dense_count(), values);
   const at::Tensor deep = mlp->forward(concatenate(values, dense)).squeeze(1);
   return first_order(wide, wide_dense, dense, bias) + deep;
@@ -33,8 +33,8 @@ at::Tensor WideDeepImpl::forward(const Batch& batch) {
 
 std::string WideDeepImpl::options_json() const { return to_json(options).dump(); }
 
-std::shared_ptr<Model> WideDeepImpl::build_like(const RankPlan& plan) const {
-  return std::make_shared<WideDeepImpl>(options, schema(), plan);
+std::shared_ptr<Model> WideDeepImpl::rebuild(std::string_view options_json, const RankPlan& plan) const {
+  return std::make_shared<WideDeepImpl>(options_from<WideDeepOptions>(options_json, "WideDeepOptions"), schema(), plan);
 }
 
 }  // namespace afm::models

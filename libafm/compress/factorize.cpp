@@ -128,7 +128,7 @@ void give_unseen_the_mean(TableFactors& field, const at::Tensor& counts, const a
 
 std::vector<TableFactors> mimicked_tables(const nn::EmbeddingImpl& layer, const LayerStatistics& statistics,
                                           const LayerPlan& plan, bool whole_training_set) {
-  const std::vector<Directions> directions = output_directions(statistics, plan.basis);
+  const std::vector<Directions> directions = output_directions(statistics, {.basis = plan.basis});
   std::vector<TableFactors> fields;
   for (std::size_t j = 0; j < plan.ranks.size(); ++j) {
     const at::Tensor& mean = statistics.output[j].mean();
@@ -146,7 +146,7 @@ Install install_for(nn::Layer& layer, const Statistics& statistics, const std::s
   std::vector<TableFactors> fields = method == FactorMethod::kMimic
                                          ? mimicked_tables(embedding, own, plan, statistics.whole_training_set)
                                          : svd_tables(embedding, plan);
-  return [&embedding, fields = std::move(fields), basis = plan.basis] { embedding.set_factors(fields, basis); };
+  return [&embedding, fields = std::move(fields), plan] { embedding.set_factors(fields, plan); };
 }
 
 }  // namespace

@@ -36,6 +36,59 @@ void check_ranks(const std::vector<int64_t>& ranks, const EmbeddingOptions& opti
   }
 }
 
+void check_tiers(const EmbeddingOptions& options) {
+  if (options.tiers.empty()) return;
+  if (options.ranks.empty()) fail<std::invalid_argument>("EmbeddingOptions.tiers must be empty without ranks");
+  check_length("tiers", options.tiers.size(), options.cardinalities.size());
+  for (std::size_t j = 0; j < options.tiers.size(); ++j) {
+    if (options.tiers[j].empty()) continue;
+    int64_t rows = 0, rank = options.ranks[j];
+    if (options.tiers[j][0].rank != rank) {
+      fail<std::invalid_argument>("EmbeddingOptions.tiers must start with the rank of their field ({}), got {}", rank,
+                                  options.tiers[j][0].rank);
+    }
+    for (const Tier& tier : options.tiers[j]) {
+      if (tier.rows < 1) {
+        fail<std::invalid_argument>("EmbeddingOptions.tiers must each have at least 1 row, got {}", tier.rows);
+      }
+      if (tier.rank < 0 || tier.rank > rank) {
+        fail<std::invalid_argument>("EmbeddingOptions.tiers must have ranks that do not grow, got {} after {}",
+                                    tier.rank, rank);
+      }
+      rank = tier.rank;
+      rows += tier.rows;
+    }
+    if (rows != options.cardinalities[j]) {
+      fail<std::invalid_argument>("EmbeddingOptions.tiers must cover all {} ids of their field, got {} rows",
+                                  options.cardinalities[j], rows);
+    }
+  }
+}
+
+// What a plan may change.
+EmbeddingOptions checked_form(EmbeddingOptions options) {
+  check_ranks(options.ranks, options);
+  check_tiers(options);
+  if (options.ranks.empty()) options.basis = Basis::kField;
+  if (options.bits == Bits::kFloat) options.scale = ScaleBy::kRow;
+  if (!options.joint) return options;
+  if (!options.wide) fail<std::invalid_argument>("EmbeddingOptions.joint must be false without wide weights");
+  if (options.ranks.empty()) fail<std::invalid_argument>("EmbeddingOptions.joint must be false without ranks");
+  if (options.basis == Basis::kShared) {
+    fail<std::invalid_argument>("EmbeddingOptions.joint must be false with a shared basis");
+  }
+  return options;
+}
+
+void check_multi_valued(const EmbeddingOptions& options) {
+  check_length("multi_valued", options.multi_valued.size(), options.cardinalities.size());
+  for (std::size_t j = 0; j < options.multi_valued.size() && !options.slots.empty(); ++j) {
+    if (options.multi_valued[j] || options.slots[j] == 1) continue;
+    fail<std::invalid_argument>("EmbeddingOptions.multi_valued must be true for a field of {} slots, got false",
+                                options.slots[j]);
+  }
+}
+
 EmbeddingOptions checked(EmbeddingOptions options) {
   if (options.cardinalities.empty()) {
     fail<std::invalid_argument>("EmbeddingOptions.cardinalities must name at least one field, got none");
@@ -50,8 +103,8 @@ EmbeddingOptions checked(EmbeddingOptions options) {
   if (!(options.init_std >= 0) || !std::isfinite(options.init_std)) {
     fail<std::invalid_argument>("EmbeddingOptions.init_std must be finite and at least 0, got {}", options.init_std);
   }
-  check_ranks(options.ranks, options);
-  return options;
+  check_multi_valued(options);
+  return checked_form(std::move(options));
 }
 
 // Orthonormal rows where there are at most D of them per block, as the compression gives them.
@@ -137,39 +190,57 @@ EmbeddingOutput EmbeddingImpl::lookup(const at::Tensor& ids) {
   EmbeddingOutput output = kernels_serve(tables, ids)
                                ? lookup_with_kernels(layout_, tables, ids)
                                : lookup_with_aten(layout, tables, ids, check_ids || ids.is_cpu());
+  if (lookup_hook_) lookup_hook_(ids, output);
   call_hook(ids, output.values);
   return output;
 }
 
 LayerPlan EmbeddingImpl::plan() const {
-  if (is_dense()) return {};
-  return {.ranks = options.ranks, .basis = options.basis};
+  return {.ranks = options.ranks,
+          .basis = options.basis,
+          .joint = options.joint,
+          .tiers = options.tiers,
+          .bits = options.bits,
+          .scale = options.scale};
 }
 
-void EmbeddingImpl::reshape(const LayerPlan& plan) {
-  check_ranks(plan.ranks, options);
+EmbeddingOptions EmbeddingImpl::reshaped(const LayerPlan& plan) const {
   if (plan.activation != FactorActivation::kNone) {
     fail<std::invalid_argument>("an embedding must have the activation none, got {}", name_of(plan.activation));
   }
+  check_no_units(plan);
+  EmbeddingOptions chosen = options;
+  chosen.ranks = plan.ranks;
+  chosen.basis = plan.basis;
+  chosen.joint = plan.joint;
+  chosen.tiers = plan.tiers;
+  chosen.bits = plan.bits;
+  chosen.scale = plan.scale;
+  return checked_form(std::move(chosen));
+}
+
+void EmbeddingImpl::reshape(const LayerPlan& plan) {
+  EmbeddingOptions chosen = reshaped(plan);
   const at::TensorOptions kept = (is_dense() ? weight : latent).options();
-  options.ranks = plan.ranks;
-  options.basis = plan.ranks.empty() ? Basis::kField : plan.basis;
+  options = std::move(chosen);
   allocate(kept);
 }
 
-void EmbeddingImpl::set_factors(const std::vector<TableFactors>& fields, Basis chosen) {
+void EmbeddingImpl::set_factors(const std::vector<TableFactors>& fields, const LayerPlan& chosen,
+                                const at::Tensor& own_wide) {
   if (static_cast<int64_t>(fields.size()) != field_count()) {
     fail<std::invalid_argument>("an embedding of {} fields must get as many factors, got {}", field_count(),
                                 fields.size());
   }
-  LayerPlan plan{.ranks = {}, .basis = chosen};
+  LayerPlan plan = chosen;
+  plan.ranks.clear();
   for (std::size_t j = 0; j < fields.size(); ++j) {
     check_factors(fields[j], layout_->fields[j], options.embedding_dim, layout_->names[j]);
     plan.ranks.push_back(fields[j].basis.size(0));
   }
   const torch::NoGradGuard no_grad;
-  const at::Tensor new_basis = chosen == Basis::kShared ? shared_basis(fields) : joined_basis(fields);
-  const at::Tensor wide = wide_weights();
+  const at::Tensor new_basis = plan.basis == Basis::kShared ? shared_basis(fields) : joined_basis(fields);
+  const at::Tensor wide = own_wide.defined() ? own_wide : wide_weights();
   reshape(plan);
   basis.copy_(new_basis);
   for (std::size_t j = 0; j < fields.size(); ++j) {
@@ -180,6 +251,13 @@ void EmbeddingImpl::set_factors(const std::vector<TableFactors>& fields, Basis c
     offset[static_cast<int64_t>(j)].copy_(fields[j].offset);
   }
 }
+
+at::Tensor EmbeddingImpl::forward(const at::Tensor& ids) {
+  const EmbeddingOutput output = lookup(ids);
+  return output.values.defined() ? output.values : output.latents;
+}
+
+int64_t EmbeddingImpl::wide_parameters() const { return options.wide && !options.joint ? row_count() : 0; }
 
 int64_t EmbeddingImpl::slot_count() const { return layout_->slots; }
 

@@ -87,7 +87,7 @@ EmbeddingOutput lookup_with_kernels(const LayoutPointer& layout, const Embedding
   };
   const variable_list output =
       LookupFunction::apply(tables.table, optional(tables.basis), optional(tables.offset), ids, layout);
-  return {output[0], layout->wide ? output[1] : at::Tensor()};
+  return {output[0], layout->wide ? output[1] : at::Tensor(), at::Tensor()};
 }
 
 }  // namespace afm::nn

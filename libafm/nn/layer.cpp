@@ -22,6 +22,12 @@ Layer& layer_named(const std::vector<std::pair<std::string, Layer*>>& layers, co
 
 }  // namespace
 
+void check_no_units(const LayerPlan& plan) {
+  if (plan.units == 0) return;
+  fail<std::invalid_argument>("units must be 0 in the plan of a layer, only factorize() removes units; got {}",
+                              plan.units);
+}
+
 std::vector<std::pair<std::string, Layer*>> layers_of(torch::nn::Module& root) {
   std::vector<std::pair<std::string, Layer*>> layers;
   std::unordered_set<const Layer*> seen;
@@ -39,7 +45,8 @@ RankPlan rank_plan_of(const torch::nn::Module& root) {
   RankPlan plan;
   // Only read: layers_of() takes a module that may change because its callers change it.
   for (const auto& [path, layer] : layers_of(const_cast<torch::nn::Module&>(root))) {
-    if (!layer->is_dense()) plan[path] = layer->plan();
+    LayerPlan own = layer->plan();
+    if (own != LayerPlan{}) plan[path] = std::move(own);
   }
   return plan;
 }

@@ -24,9 +24,9 @@ class Layer {
   virtual ~Layer() = default;
   void set_output_hook(OutputHook hook) { hook_ = std::move(hook); }  // an empty hook removes it
   virtual bool is_dense() const = 0;
-  virtual LayerPlan plan() const = 0;  // the ranks it has; empty ranks when dense
+  virtual LayerPlan plan() const = 0;  // the form it has; empty ranks when dense
   // Replaces the parameters by uninitialised ones of the plan's shapes (empty ranks: dense), keeping dtype and device.
-  // Throws std::invalid_argument for a rank above what the layer allows.
+  // Throws std::invalid_argument for a rank above what the layer allows, and for an instruction to factorize() (units).
   virtual void reshape(const LayerPlan& plan) = 0;
   virtual void reset_parameters() = 0;  // fresh values for the parameters that it has
 
@@ -38,6 +38,9 @@ class Layer {
  private:
   OutputHook hook_;
 };
+
+// Throws std::invalid_argument when `plan` asks for fewer units, which only factorize() can do.
+void check_no_units(const LayerPlan& plan);
 
 // Every Layer of a module tree with its path ("" for the root itself), in order of registration; a layer registered
 // twice is given once, under its first path.

@@ -81,8 +81,9 @@ at::Tensor LinearImpl::forward(const at::Tensor& x) {
 }
 
 LayerPlan LinearImpl::plan() const {
-  if (is_dense()) return {};
-  return {.ranks = {*options.rank}, .activation = options.activation};
+  LayerPlan plan{.activation = options.activation, .bits = options.bits, .scale = options.scale};
+  if (options.rank) plan.ranks = {*options.rank};
+  return plan;
 }
 
 void LinearImpl::reshape(const LayerPlan& plan) {
@@ -90,9 +91,13 @@ void LinearImpl::reshape(const LayerPlan& plan) {
     fail<std::invalid_argument>("a linear layer must have one rank, got {}", plan.ranks.size());
   }
   if (!plan.ranks.empty()) check_rank(options, plan.ranks[0]);
+  if (plan.joint || !plan.tiers.empty()) fail<std::invalid_argument>("a linear layer has neither joint nor tiers");
+  check_no_units(plan);
   const at::TensorOptions kept = (is_dense() ? weight : up_bias).options();
   options.rank = plan.ranks.empty() ? std::nullopt : std::optional(plan.ranks[0]);
   options.activation = is_dense() ? FactorActivation::kNone : plan.activation;
+  options.bits = plan.bits;
+  options.scale = plan.bits == Bits::kFloat ? ScaleBy::kRow : plan.scale;
   allocate(kept);
 }
 
@@ -102,7 +107,7 @@ void LinearImpl::set_factors(const Factors& factors, FactorActivation activation
   check_factor("down_bias", factors.down_bias, {k});
   check_factor("up", factors.up, {options.out_features, k});
   check_factor("up_bias", factors.up_bias, {options.out_features});
-  reshape({.ranks = {k}, .activation = activation});
+  reshape({.ranks = {k}, .activation = activation, .bits = options.bits, .scale = options.scale});
   const torch::NoGradGuard no_grad;
   down.copy_(factors.down);
   down_bias.copy_(factors.down_bias);

@@ -25,6 +25,8 @@ struct LinearOptions {
   bool bias = true;
   std::optional<int64_t> rank = std::nullopt;  // k in [0, min(n, m)]; none = dense
   FactorActivation activation = FactorActivation::kNone;
+  Bits bits = Bits::kFloat;  // of `weight`, or of `down` and `up`
+  ScaleBy scale = ScaleBy::kRow;
   bool operator==(const LinearOptions&) const = default;
 };
 
@@ -34,7 +36,9 @@ constexpr auto field_list(std::type_identity<LinearOptions>) {
       field("out_features", &LinearOptions::out_features, "Width of the output, m."),
       field("bias", &LinearOptions::bias, "Adds a bias; a factorized layer always has one."),
       field("rank", &LinearOptions::rank, "Rank k of the factor pair, in [0, min(n, m)]; none = dense."),
-      field("activation", &LinearOptions::activation, "Between the factors: none, relu or shifted_relu."));
+      field("activation", &LinearOptions::activation, "Between the factors: none, relu or shifted_relu."),
+      field("bits", &LinearOptions::bits, "Of the weights: float, int8 or int4."),
+      field("scale", &LinearOptions::scale, "One scale of the integers per row or column."));
 }
 
 class LinearImpl : public torch::nn::Cloneable<LinearImpl>, public Layer {

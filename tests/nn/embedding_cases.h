@@ -84,7 +84,7 @@ inline EmbeddingOutput reference_lookup(const EmbeddingImpl& embedding, const at
     first_slot += count;
     first_row += options.cardinalities[static_cast<std::size_t>(j)];
   }
-  return {values, options.wide ? wide : at::Tensor()};
+  return {values, options.wide ? wide : at::Tensor(), at::Tensor()};
 }
 
 }  // namespace afm::nn

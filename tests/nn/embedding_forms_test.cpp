@@ -71,7 +71,7 @@ TEST_CASE("set_factors makes each field latent times basis plus offset and keeps
     Embedding embedding(three_fields());
     const at::Tensor wide = embedding->wide_weights();
     const auto factors = random_factors(embedding->options, ranks, basis);
-    embedding->set_factors(factors, basis);
+    embedding->set_factors(factors, {.basis = basis});
     CHECK(embedding->plan() == LayerPlan{.ranks = ranks, .basis = basis});
     CHECK(embedding->latent.sizes() == at::IntArrayRef{5 * 4 + 2 * 1 + 9 * 2});
     CHECK(embedding->basis.sizes() == at::IntArrayRef{basis == Basis::kShared ? 3 : 4, 4});
@@ -82,7 +82,7 @@ TEST_CASE("set_factors makes each field latent times basis plus offset and keeps
       CHECK(relative_error(embedding->table(j), at::mm(field.latent, field.basis) + field.offset) < 1e-6);
     }
     // And again, from the factorized form.
-    embedding->set_factors(random_factors(embedding->options, {1, 1, 1}, Basis::kField), Basis::kField);
+    embedding->set_factors(random_factors(embedding->options, {1, 1, 1}, Basis::kField), {});
     CHECK(embedding->plan().ranks == std::vector<int64_t>{1, 1, 1});
     CHECK(at::equal(embedding->wide_weights(), wide));
   }
@@ -159,12 +159,12 @@ TEST_CASE("plans and factors that do not fit are refused and change nothing") {
                        Message("EmbeddingOptions.ranks must each be in [0, 4], got 5"));
   CHECK_THROWS_MATCHES(embedding->reshape({.ranks = {1, 2, 3}, .activation = FactorActivation::kRelu}),
                        std::invalid_argument, Message("an embedding must have the activation none, got relu"));
-  CHECK_THROWS_MATCHES(embedding->set_factors({factors[0]}, Basis::kField), std::invalid_argument,
+  CHECK_THROWS_MATCHES(embedding->set_factors({factors[0]}, {}), std::invalid_argument,
                        Message("an embedding of 3 fields must get as many factors, got 1"));
-  CHECK_THROWS_MATCHES(embedding->set_factors({factors[1], factors[0], factors[2]}, Basis::kField),
+  CHECK_THROWS_MATCHES(embedding->set_factors({factors[1], factors[0], factors[2]}, {}),
                        std::invalid_argument,
                        Message("the factors of field '0' must be latent [5, k], basis [k, 4] and offset [4]"));
-  CHECK_THROWS_MATCHES(embedding->set_factors(factors, Basis::kShared), std::invalid_argument,
+  CHECK_THROWS_MATCHES(embedding->set_factors(factors, {.basis = Basis::kShared}), std::invalid_argument,
                        Message("with a shared basis the basis of every field must be a prefix of the longest one"));
   CHECK(embedding->is_dense());
 }
