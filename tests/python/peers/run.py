@@ -15,6 +15,8 @@ from pathlib import Path
 
 from environments import HERE, PEERS, environment
 
+TESTS = {"fuxictr": ["test_fuxictr.py", "test_longctr.py"]}  # of the others: test_PEER.py
+
 
 def run(build: Path, peer: str) -> int:
     settings = {
@@ -25,7 +27,7 @@ def run(build: Path, peer: str) -> int:
     python = environment(build, peer)
     options = ["-q", "-p", "no:cacheprovider", "--tb=short"]
     return subprocess.run(
-        [python, "-m", "pytest", *options, str(HERE / f"test_{peer}.py")], check=False, env={**os.environ, **settings}
+        [python, "-m", "pytest", *options, *TESTS.get(peer, [f"test_{peer}.py"])], check=False, cwd=HERE, env={**os.environ, **settings}
     ).returncode
 
 

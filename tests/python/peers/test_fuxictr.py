@@ -27,7 +27,7 @@ def feature_map(folder):
         "share_embedding": "item",
         "feature_encoder": "layers.MaskedAveragePooling()",
     }
-    features.labels = ["click"]
+    features.labels, features.default_emb_dim = ["click"], WIDTH
     features.num_fields = features.get_num_fields()
     features.set_column_index()
     return features
