@@ -17,7 +17,7 @@ constexpr double kPastRounding = 1.0 + 1e-12;
 
 PlanCandidate::PlanCandidate(std::string path, const LayerStatistics& statistics, Basis basis)
     : path_(std::move(path)), statistics_(&statistics), basis_(basis) {
-  const std::vector<Directions> directions = output_directions(statistics, basis);
+  const std::vector<Directions> directions = output_directions(statistics, {.basis = basis});
   double lost = 0.0;  // beyond the last step
   for (std::size_t field = 0; field < directions.size(); ++field) {
     const double share = share_of_rows(statistics, static_cast<int64_t>(field));

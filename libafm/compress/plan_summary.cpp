@@ -64,7 +64,7 @@ std::vector<LayerSummary> summarize(const Statistics& statistics, const RankPlan
   std::vector<LayerSummary> lines;
   for (const auto& [path, layer] : statistics.layers) {
     const LayerPlan* layer_plan = find(plan, path);
-    const auto directions = layer_plan ? output_directions(layer, layer_plan->basis) : std::vector<Directions>();
+    const auto directions = layer_plan ? output_directions(layer, {.basis = layer_plan->basis}) : std::vector<Directions>();
     for (std::size_t i = 0; i < static_cast<std::size_t>(rank_count(layer)); ++i) {
       LayerSummary& line =
           lines.emplace_back(layer.is_embedding ? field_line(path, layer, i) : linear_line(path, layer));

@@ -61,7 +61,12 @@ void bind_factors(py::module_& m) {
       },
       "weight"_a, "bias"_a, "input_mean"_a, "k"_a, ReleaseGil(),
       "The baseline: truncated singular value decomposition of the weight alone.");
-  m.def("mimic_table", &mimic_table, "table"_a, "mean"_a, "spectrum"_a, "k"_a, ReleaseGil(),
+  m.def(
+      "mimic_table",
+      [](const at::Tensor& table, const at::Tensor& mean, const Spectrum& spectrum, int64_t k) {
+        return mimic_table(table, mean, spectrum, k);
+      },
+      "table"_a, "mean"_a, "spectrum"_a, "k"_a, ReleaseGil(),
         "The rank-k form of an embedding table [N, D].");
 }
 
