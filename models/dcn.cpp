@@ -41,8 +41,8 @@ at::Tensor DCNImpl::forward(const Batch& batch) {
 
 std::string DCNImpl::options_json() const { return to_json(options).dump(); }
 
-std::shared_ptr<Model> DCNImpl::build_like(const RankPlan& plan) const {
-  return std::make_shared<DCNImpl>(options, schema(), plan);
+std::shared_ptr<Model> DCNImpl::rebuild(std::string_view options_json, const RankPlan& plan) const {
+  return std::make_shared<DCNImpl>(options_from<DCNOptions>(options_json, "DCNOptions"), schema(), plan);
 }
 
 }  // namespace afm::models

@@ -49,7 +49,7 @@ class DCNImpl : public Model {
   at::Tensor forward(const Batch& batch) override;
   std::string_view kind() const override { return "dcn"; }
   std::string options_json() const override;
-  std::shared_ptr<Model> build_like(const RankPlan& plan) const override;
+  std::shared_ptr<Model> rebuild(std::string_view options_json, const RankPlan& plan) const override;
 
   DCNOptions options;
   nn::Embedding embedding{nullptr};

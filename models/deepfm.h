@@ -44,7 +44,7 @@ class DeepFMImpl : public Model {
   at::Tensor forward(const Batch& batch) override;
   std::string_view kind() const override { return "deepfm"; }
   std::string options_json() const override;
-  std::shared_ptr<Model> build_like(const RankPlan& plan) const override;
+  std::shared_ptr<Model> rebuild(std::string_view options_json, const RankPlan& plan) const override;
 
   DeepFMOptions options;
   nn::Embedding embedding{nullptr};  // with wide weights

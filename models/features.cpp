@@ -25,6 +25,19 @@ void check_schema(const Schema& schema, std::string_view model) {
   }
 }
 
+namespace {
+
+// A multi-valued field may be empty even where one slot is all it has.
+std::vector<bool> multi_valued(const Schema& schema) {
+  std::vector<bool> multi;
+  for (const FieldSpec& field : schema.fields) {
+    if (field.has_ids()) multi.push_back(field.kind == FieldKind::kMulti);
+  }
+  return multi;
+}
+
+}  // namespace
+
 nn::EmbeddingOptions embedding_options(const Schema& schema, int64_t embedding_dim, double init_std, bool wide,
                                        const RankPlan& plan) {
   // Built in its final form: a dense table first would need the memory that the plan is there to save.
@@ -33,6 +46,7 @@ nn::EmbeddingOptions embedding_options(const Schema& schema, int64_t embedding_d
   return {.cardinalities = schema.cardinalities(),
           .embedding_dim = embedding_dim,
           .slots = schema.slots(),
+          .multi_valued = multi_valued(schema),
           .names = schema.id_field_names(),
           .wide = wide,
           .init_std = init_std,

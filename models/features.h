@@ -11,6 +11,7 @@
 #include <torch/nn/module.h>
 
 #include "libafm/core/fail.h"
+#include "libafm/core/options_json.h"
 #include "libafm/data/batch.h"
 #include "libafm/data/schema.h"
 #include "libafm/nn/embedding.h"
@@ -35,6 +36,15 @@ void check_options(const Options& options, std::string_view where) {
   if (!(options.init_std >= 0.0 && std::isfinite(options.init_std))) {
     fail<std::invalid_argument>("{}.init_std must be at least 0, got {}", where, options.init_std);
   }
+}
+
+// Throws std::invalid_argument for text that is not JSON.
+nlohmann::json parsed_options(std::string_view text, std::string_view where);
+
+// Options from JSON; what is left out has its default. Throws std::invalid_argument, naming the struct `where`.
+template <typename Options>
+Options options_from(std::string_view text, std::string_view where) {
+  return from_json<Options>(parsed_options(text, where), where);
 }
 
 // Throws DataError unless the schema is counted and has a field with ids.

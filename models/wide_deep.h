@@ -43,7 +43,7 @@ class WideDeepImpl : public Model {
   at::Tensor forward(const Batch& batch) override;
   std::string_view kind() const override { return "wide_deep"; }
   std::string options_json() const override;
-  std::shared_ptr<Model> build_like(const RankPlan& plan) const override;
+  std::shared_ptr<Model> rebuild(std::string_view options_json, const RankPlan& plan) const override;
 
   WideDeepOptions options;
   nn::Embedding embedding{nullptr};  // with wide weights

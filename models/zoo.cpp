@@ -7,25 +7,23 @@
 
 #include "libafm/core/error.h"
 #include "libafm/core/fail.h"
-#include "libafm/core/options_json.h"
 #include "libafm/nn/model_file.h"
 #include "models/dcn.h"
 #include "models/deepfm.h"
+#include "models/features.h"
 #include "models/wide_deep.h"
 
 namespace afm::models {
 namespace {
 
-using Json = nlohmann::json;
-
 template <typename Impl, typename Options>
-std::shared_ptr<Model> make(const Json& json, std::string_view where, const Schema& schema, const RankPlan& plan) {
-  return std::make_shared<Impl>(from_json<Options>(json, where), schema, plan);
+std::shared_ptr<Model> make(std::string_view text, std::string_view where, const Schema& schema, const RankPlan& plan) {
+  return std::make_shared<Impl>(options_from<Options>(text, where), schema, plan);
 }
 
 struct Entry {
   std::string_view name, options;
-  std::shared_ptr<Model> (*make)(const Json&, std::string_view where, const Schema&, const RankPlan&);
+  std::shared_ptr<Model> (*make)(std::string_view text, std::string_view where, const Schema&, const RankPlan&);
 };
 
 constexpr std::array<Entry, 3> kModels = {{{"deepfm", "DeepFMOptions", make<DeepFMImpl, DeepFMOptions>},
@@ -37,14 +35,6 @@ const Entry& entry_named(std::string_view name) {
     if (entry.name == name) return entry;
   }
   fail<std::invalid_argument>("there is no model '{}'; the models are: {}", name, fmt::join(model_names(), ", "));
-}
-
-Json parsed(std::string_view text, std::string_view where) {
-  try {
-    return Json::parse(text);
-  } catch (const Json::exception& error) {
-    fail<std::invalid_argument>("{} must be JSON: {}", where, error.what());
-  }
 }
 
 // A fresh model is float32; a file may hold another precision, and a loaded model is what was saved.
@@ -67,7 +57,7 @@ std::vector<std::string> model_names() {
 std::shared_ptr<Model> make_model(std::string_view name, std::string_view options_json, const Schema& schema,
                                   const RankPlan& plan) {
   const Entry& entry = entry_named(name);
-  return entry.make(parsed(options_json, entry.options), entry.options, schema, plan);
+  return entry.make(options_json, entry.options, schema, plan);
 }
 
 std::shared_ptr<Model> load_model(const std::filesystem::path& path) {

@@ -25,8 +25,12 @@ class Model : public torch::nn::Module {
   virtual at::Tensor forward(const Batch& batch) = 0;  // logits [B]
   virtual std::string_view kind() const = 0;           // "deepfm": its name in model files and on the command line
   virtual std::string options_json() const = 0;        // every option, as JSON
-  // A model of the same kind, options and schema, with other ranks and fresh weights (CPU, float32).
-  virtual std::shared_ptr<Model> build_like(const RankPlan& plan) const = 0;
+  // A model of the same kind and schema, with other options (JSON as options_json() gives it; a field that is left out
+  // has its default), other ranks and fresh weights (CPU, float32). Throws std::invalid_argument for bad options and
+  // for ranks that do not fit.
+  virtual std::shared_ptr<Model> rebuild(std::string_view options_json, const RankPlan& plan) const = 0;
+  // The same with the options that it has.
+  std::shared_ptr<Model> build_like(const RankPlan& plan) const { return rebuild(options_json(), plan); }
 
   const Schema& schema() const { return schema_; }
   at::Device device() const;

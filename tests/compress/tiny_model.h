@@ -45,7 +45,7 @@ class TinyModel : public Model {
   }
   std::string_view kind() const override { return "tiny"; }
   std::string options_json() const override { return "{}"; }
-  std::shared_ptr<Model> build_like(const RankPlan& plan) const override {
+  std::shared_ptr<Model> rebuild(std::string_view, const RankPlan& plan) const override {
     auto model = std::make_shared<TinyModel>(scale);
     nn::apply_plan(*model, plan);
     return model;

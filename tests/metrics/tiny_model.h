@@ -38,7 +38,9 @@ class TinyModel : public Model {
   }
   std::string_view kind() const override { return "tiny"; }
   std::string options_json() const override { return "{}"; }
-  std::shared_ptr<Model> build_like(const RankPlan&) const override { return std::make_shared<TinyModel>(schema()); }
+  std::shared_ptr<Model> rebuild(std::string_view, const RankPlan&) const override {
+    return std::make_shared<TinyModel>(schema());
+  }
 
   at::Tensor user_weight, item_weight;
 };

@@ -48,7 +48,7 @@ class TinyRanker : public Model {
   }
   std::string_view kind() const override { return "tiny"; }
   std::string options_json() const override { return R"({"width": 6})"; }
-  std::shared_ptr<Model> build_like(const RankPlan& plan) const override {
+  std::shared_ptr<Model> rebuild(std::string_view, const RankPlan& plan) const override {
     return std::make_shared<TinyRanker>(plan, schema());
   }
 

@@ -64,7 +64,9 @@ class Logistic : public Model {
   at::Tensor forward(const Batch& batch) override { return embedding->lookup(batch.ids).wide + bias; }
   std::string_view kind() const override { return "logistic"; }
   std::string options_json() const override { return "{}"; }
-  std::shared_ptr<Model> build_like(const RankPlan&) const override { return std::make_shared<Logistic>(); }
+  std::shared_ptr<Model> rebuild(std::string_view, const RankPlan&) const override {
+    return std::make_shared<Logistic>();
+  }
 
   nn::Embedding embedding{nullptr};
   at::Tensor bias;
@@ -92,7 +94,9 @@ class Network : public Model {
   }
   std::string_view kind() const override { return "network"; }
   std::string options_json() const override { return "{\"width\":" + std::to_string(width_) + "}"; }
-  std::shared_ptr<Model> build_like(const RankPlan&) const override { return std::make_shared<Network>(width_); }
+  std::shared_ptr<Model> rebuild(std::string_view, const RankPlan&) const override {
+    return std::make_shared<Network>(width_);
+  }
 
   int64_t killed_at = -1;
   nn::Embedding embedding{nullptr};
