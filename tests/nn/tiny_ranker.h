@@ -43,7 +43,7 @@ class TinyRanker : public Model {
     for (const auto& [path, layer] : nn::layers_of(*this)) layer->reset_parameters();
   }
   at::Tensor forward(const Batch& batch) override {
-    const auto [values, wide] = embedding->lookup(batch.ids);
+    const auto [values, wide, latents] = embedding->lookup(batch.ids);
     return wide + head->forward(torch::relu(norm->forward(hidden->forward(values.flatten(1))))).squeeze(1);
   }
   std::string_view kind() const override { return "tiny"; }
