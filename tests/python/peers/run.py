@@ -27,7 +27,10 @@ def run(build: Path, peer: str) -> int:
     python = environment(build, peer)
     options = ["-q", "-p", "no:cacheprovider", "--tb=short"]
     return subprocess.run(
-        [python, "-m", "pytest", *options, *TESTS.get(peer, [f"test_{peer}.py"])], check=False, cwd=HERE, env={**os.environ, **settings}
+        [python, "-m", "pytest", *options, *TESTS.get(peer, [f"test_{peer}.py"])],
+        check=False,
+        cwd=HERE,
+        env={**os.environ, **settings},
     ).returncode
 
 

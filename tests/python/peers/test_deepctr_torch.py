@@ -6,7 +6,7 @@ import pytest
 import torch
 from clicks import BATCH, HISTORY, VOCABULARY, clicks
 from deepctr_torch.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
-from harness import Peer, PeerTests, trained
+from harness import Peer, PeerTests, input_of, trained
 
 WIDTH = 16
 MLP = {"dnn_hidden_units": (64, 32)}
@@ -51,17 +51,6 @@ def build(name):
     return cls(columns(name), columns(name, price=name != "CCPM"), **options)  # CCPM takes embeddings only
 
 
-def logits(model, batch):
-    """What goes into the sigmoid, whose layer adds a bias in place."""
-    inputs = []
-    hook = model.out.register_forward_pre_hook(lambda _module, args: inputs.append(args[0]))
-    try:
-        model(batch[0])
-    finally:
-        hook.remove()
-    return inputs[0]
-
-
 @pytest.fixture(scope="module")
 def peer():
     rows = clicks(1)
@@ -81,10 +70,10 @@ def peer():
         fit=fit,
         batches=list(zip(X.split(BATCH), torch.from_numpy(labels).split(BATCH), strict=True)),
         forward=lambda model, batch: model(batch[0]),
-        logits=logits,
+        logits=lambda model, batch: input_of(model.out, lambda: model(batch[0])),
         labels=lambda batch: batch[1],
-        stale=lambda model: model.optim,
         ratios={"DCN-matrix": 1.5},  # its kernels are bare parameters
+        doubles=["AFN"],  # it takes the logarithm of embeddings, also of those near zero
     )
 
 

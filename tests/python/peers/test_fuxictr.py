@@ -7,7 +7,7 @@ from clicks import BATCH, HISTORY, VOCABULARY, clicks
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.dataloaders import RankDataLoader
 from fuxictr_models import MODELS
-from harness import Peer, PeerTests, trained
+from harness import Peer, PeerTests, input_of, trained
 
 WIDTH = 16
 
@@ -31,17 +31,6 @@ def feature_map(folder):
     features.num_fields = features.get_num_fields()
     features.set_column_index()
     return features
-
-
-def logits(model, batch):
-    """What goes into the sigmoid."""
-    inputs = []
-    hook = model.output_activation.register_forward_pre_hook(lambda _module, args: inputs.append(args[0]))
-    try:
-        model(batch)
-    finally:
-        hook.remove()
-    return inputs[0]
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +75,8 @@ def peer(tmp_path_factory):
         fit=fit,
         batches=list(train),
         forward=lambda model, batch: model(batch),
-        logits=logits,
+        logits=lambda model, batch: input_of(model.output_activation, lambda: model(batch)),
         labels=lambda batch: batch["click"],
-        stale=lambda model: model.optimizer,
     )
 
 

@@ -8,9 +8,8 @@ import pytest
 from clicks import BATCH, HISTORY, VOCABULARY, clicks
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.dataloaders import RankDataLoader
-from harness import Peer, PeerTests, trained
+from harness import Peer, PeerTests, input_of, trained
 from model_zoo.LongCTR.longctr_dataloader import LongCTRDataLoader
-from test_fuxictr import logits
 
 WIDTH, SHORT = 16, 4
 MLP = {"dnn_hidden_units": [64, 32]}
@@ -58,7 +57,11 @@ def peer(tmp_path_factory):
     (folder / "clicks").mkdir()  # for its checkpoints
     features = feature_map(folder)
     item = np.arange(VOCABULARY["item"])
-    items = {"item_index": item, "item": item, "category": np.where(item > 0, 1 + item % (VOCABULARY["category"] - 1), 0)}
+    items = {
+        "item_index": item,
+        "item": item,
+        "category": np.where(item > 0, 1 + item % (VOCABULARY["category"] - 1), 0),
+    }
     pd.DataFrame(items).to_parquet(folder / "items.parquet")
     loaders = {}
     for split, seed in (("train", 1), ("valid", 2)):
@@ -102,9 +105,8 @@ def peer(tmp_path_factory):
         fit=fit,
         batches=list(loaders["train"]),
         forward=lambda model, batch: model(batch),
-        logits=logits,
+        logits=lambda model, batch: input_of(model.output_activation, lambda: model(batch)),
         labels=lambda batch: batch[0]["click"],
-        stale=lambda model: model.optimizer,
     )
 
 
