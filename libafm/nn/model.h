@@ -18,6 +18,20 @@
 
 namespace afm {
 
+class Model;
+
+// A part of a model that cannot be folded, and why.
+struct Refusal {
+  std::string part, reason;
+};
+
+// What fold() gives (libafm/compress/fold.h).
+struct FoldResult {
+  std::shared_ptr<Model> model;
+  std::vector<Refusal> refused = {};          // what the model keeps as it was
+  std::vector<std::string> requantized = {};  // layers of integers whose weights changed and were rounded anew
+};
+
 class Model : public torch::nn::Module {
  public:
   explicit Model(Schema schema) : schema_(std::move(schema)) {}
@@ -31,6 +45,10 @@ class Model : public torch::nn::Module {
   virtual std::shared_ptr<Model> rebuild(std::string_view options_json, const RankPlan& plan) const = 0;
   // The same with the options that it has.
   std::shared_ptr<Model> build_like(const RankPlan& plan) const { return rebuild(options_json(), plan); }
+
+  // The model with the basis and offset of its embedding folded into what reads them; see fold(). By default a copy,
+  // with a refusal.
+  virtual FoldResult folded() const;
 
   const Schema& schema() const { return schema_; }
   at::Device device() const;
@@ -62,7 +80,7 @@ class EvaluationMode {
 };
 
 // Parameters and bytes of one part of a model: "embedding", "wide", "mlp", "cross", or the module's own name. Bytes
-// count parameters and buffers (batch norm statistics).
+// count parameters and buffers (batch norm statistics) as a model file stores them: integers with their scales.
 struct GroupSize {
   std::string group;
   int64_t parameters = 0;
