@@ -28,9 +28,15 @@ constexpr auto field_list(std::type_identity<PlanHeader>) {
                          field("version", &PlanHeader::version, "Of the format."));
 }
 
-constexpr auto field_list(std::type_identity<Tier>) {
-  return std::make_tuple(field("rows", &Tier::rows, "Ids in the block."), field("rank", &Tier::rank, "Of these ids."),
-                         field("shared", &Tier::shared, "One stored row for the whole block."));
+struct TierText {
+  int64_t rows = 0, rank = 0;
+  bool shared = false;
+};
+
+constexpr auto field_list(std::type_identity<TierText>) {
+  return std::make_tuple(field("rows", &TierText::rows, "Ids in the block."),
+                         field("rank", &TierText::rank, "Of these ids."),
+                         field("shared", &TierText::shared, "One stored row for the whole block."));
 }
 
 // A layer as it is written: a linear layer has `rank`, an embedding `ranks`; a dense layer of integers has neither.
@@ -67,7 +73,10 @@ std::vector<std::vector<Tier>> tiers_from_json(const std::string& where, const n
   for (const auto& field : json) {
     if (!field.is_array()) refuse();
     tiers.emplace_back();
-    for (const auto& tier : field) tiers.back().push_back(from_json<Tier>(tier, where + ".tiers"));
+    for (const auto& tier : field) {
+      const auto text = from_json<TierText>(tier, where + ".tiers");
+      tiers.back().push_back({.rows = text.rows, .rank = text.rank, .shared = text.shared});
+    }
   }
   return tiers;
 }
