@@ -7,6 +7,7 @@
 
 #include "libafm/core/error.h"
 #include "libafm/core/fail.h"
+#include "libafm/nn/integer_state.h"
 #include "libafm/nn/model_file.h"
 #include "models/dcn.h"
 #include "models/deepfm.h"
@@ -70,8 +71,10 @@ std::shared_ptr<Model> load_model(const std::filesystem::path& path) {
   } catch (const DataError& error) {
     fail<FormatError>("'{}' describes a model that cannot be built: {}", path.string(), error.what());
   }
-  take_dtypes(*model, file.tensors);
-  load_state(*model, file.tensors, fmt::format("'{}'", path.string()));
+  const std::string where = fmt::format("'{}'", path.string());
+  const TensorMap values = with_values(*model, file.tensors, where);
+  take_dtypes(*model, values);
+  load_state(*model, values, where);
   model->notes = file.notes;
   model->eval();
   return model;

@@ -32,11 +32,10 @@ at::Tensor IntegerWeight::values(const at::Tensor& parameter, bool keep) {
     return rounded(x);
   }
   const std::lock_guard lock(mutex_);
-  const void* storage = x.const_data_ptr();
   const auto version = static_cast<uint32_t>(parameter._version());
-  if (!kept_.defined() || kept_of_ != storage || kept_version_ != version || kept_.scalar_type() != x.scalar_type()) {
+  if (!kept_.defined() || kept_of_.const_data_ptr() != x.const_data_ptr() || kept_version_ != version) {
     kept_ = rounded(x);
-    kept_of_ = storage;
+    kept_of_ = x;
     kept_version_ = version;
   }
   return kept_;
@@ -44,7 +43,7 @@ at::Tensor IntegerWeight::values(const at::Tensor& parameter, bool keep) {
 
 void IntegerWeight::forget() {
   const std::lock_guard lock(mutex_);
-  kept_ = at::Tensor();
+  kept_ = kept_of_ = at::Tensor();
 }
 
 at::Tensor IntegerWeight::rounded(const at::Tensor& x) {

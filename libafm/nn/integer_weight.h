@@ -34,7 +34,7 @@ class IntegerWeight {
   std::mutex index_mutex_, mutex_;
   GroupIndex index_;  // on the device of the last call
   at::Tensor kept_;
-  const void* kept_of_ = nullptr;  // storage and version of the parameter that kept_ is the value of
+  at::Tensor kept_of_;  // what kept_ is the value of: holds the memory, so that its address means nothing else
   uint32_t kept_version_ = 0;
 };
 

@@ -19,6 +19,15 @@ namespace afm::nn {
 // once or copy it.
 using OutputHook = std::function<void(const at::Tensor& input, const at::Tensor& output)>;
 
+class IntegerWeight;  // private: integer_weight.h
+
+// A parameter that is computed with, and stored in files, as integers (nn/quantize.h).
+struct IntegerParameter {
+  std::string name;   // within the layer: "weight"
+  at::Tensor tensor;  // the floats that training changes, not rounded
+  std::shared_ptr<IntegerWeight> integers;
+};
+
 class Layer {
  public:
   virtual ~Layer() = default;
@@ -29,6 +38,7 @@ class Layer {
   // Throws std::invalid_argument for a rank above what the layer allows, and for an instruction to factorize() (units).
   virtual void reshape(const LayerPlan& plan) = 0;
   virtual void reset_parameters() = 0;  // fresh values for the parameters that it has
+  virtual std::vector<IntegerParameter> integer_parameters() const { return {}; }  // none when its plan says floats
 
  protected:
   void call_hook(const at::Tensor& input, const at::Tensor& output) const {

@@ -11,6 +11,7 @@
 #include <torch/types.h>
 
 #include "libafm/core/fail.h"
+#include "libafm/nn/integer_weight.h"
 
 namespace afm::nn {
 namespace {
@@ -70,11 +71,11 @@ at::Tensor LinearImpl::forward(const at::Tensor& x) {
               "], got ", x.sizes());
   at::Tensor y;
   if (is_dense()) {
-    y = at::linear(x, weight, bias);
+    y = at::linear(x, values_of(weight, first_integers_), bias);
   } else {
-    at::Tensor latent = at::linear(x, down, down_bias);
+    at::Tensor latent = at::linear(x, values_of(down, first_integers_), down_bias);
     if (options.activation != FactorActivation::kNone) latent.relu_();
-    y = at::linear(latent, up, up_bias);
+    y = at::linear(latent, values_of(up, second_integers_), up_bias);
   }
   call_hook(x, y);
   return y;
@@ -115,6 +116,23 @@ void LinearImpl::set_factors(const Factors& factors, FactorActivation activation
   up_bias.copy_(factors.up_bias);
 }
 
+std::vector<IntegerParameter> LinearImpl::integer_parameters() const {
+  if (!first_integers_) return {};
+  if (is_dense()) return {{"weight", weight, first_integers_}};
+  return {{"down", down, first_integers_}, {"up", up, second_integers_}};
+}
+
+void LinearImpl::train(bool on) {
+  torch::nn::Module::train(on);
+  for (const auto& integers : {first_integers_, second_integers_}) {
+    if (integers) integers->forget();
+  }
+}
+
+at::Tensor LinearImpl::values_of(const at::Tensor& parameter, const std::shared_ptr<IntegerWeight>& integers) const {
+  return integers ? integers->values(parameter, /*keep=*/!is_training()) : parameter;
+}
+
 void LinearImpl::allocate(const at::TensorOptions& like) {
   const int64_t n = options.in_features, m = options.out_features, k = options.rank.value_or(0);
   const bool dense = is_dense();
@@ -124,6 +142,13 @@ void LinearImpl::allocate(const at::TensorOptions& like) {
   place("down_bias", down_bias, {k}, !dense, like);
   place("up", up, {m, k}, !dense, like);
   place("up_bias", up_bias, {m}, !dense, like);
+  first_integers_ = second_integers_ = nullptr;
+  if (options.bits == Bits::kFloat) return;
+  const auto integers_of = [this](const at::Tensor& matrix) {
+    return std::make_shared<IntegerWeight>(options.bits, matrix_groups(matrix.size(0), matrix.size(1), options.scale));
+  };
+  first_integers_ = integers_of(dense ? weight : down);
+  if (!dense) second_integers_ = integers_of(up);
 }
 
 void LinearImpl::place(const char* name, at::Tensor& member, at::IntArrayRef shape, bool present,

@@ -5,10 +5,12 @@
 //   rank k     y = up g(down x + down_bias) + up_bias,  g the identity or ReLU (FactorActivation)
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <ostream>
 #include <tuple>
 #include <type_traits>
+#include <vector>
 
 #include <torch/nn/cloneable.h>
 #include <torch/nn/pimpl.h>
@@ -50,6 +52,7 @@ class LinearImpl : public torch::nn::Cloneable<LinearImpl>, public Layer {
   void reset() override;
   void reset_parameters() override;  // Xavier normal weights, zero biases (FuxiCTR)
   void pretty_print(std::ostream& stream) const override;
+  void train(bool on = true) override;
 
   at::Tensor forward(const at::Tensor& x);  // [*, n] -> [*, m]
 
@@ -58,14 +61,19 @@ class LinearImpl : public torch::nn::Cloneable<LinearImpl>, public Layer {
   void reshape(const LayerPlan& plan) override;
   // Becomes the pair `factors`; weight and bias are gone. dtype and device of the layer are kept.
   void set_factors(const Factors& factors, FactorActivation activation = FactorActivation::kNone);
+  std::vector<IntegerParameter> integer_parameters() const override;
 
   LinearOptions options;
   at::Tensor weight, bias;                  // dense: [m, n], [m]; bias undefined without one
   at::Tensor down, down_bias, up, up_bias;  // rank k: [k, n], [k], [m, k], [m]
 
  private:
+  // What is computed with: the parameter itself, or the values of its integers.
+  at::Tensor values_of(const at::Tensor& parameter, const std::shared_ptr<IntegerWeight>& integers) const;
   void allocate(const at::TensorOptions& like);  // the parameters that `options` ask for, and no other
   void place(const char* name, at::Tensor& member, at::IntArrayRef shape, bool present, const at::TensorOptions& like);
+
+  std::shared_ptr<IntegerWeight> first_integers_, second_integers_;  // of weight or down, and of up; null for floats
 };
 TORCH_MODULE(Linear);
 

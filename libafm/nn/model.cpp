@@ -3,16 +3,31 @@
 #include <algorithm>
 #include <unordered_set>
 
+#include <fmt/format.h>
 #include <torch/types.h>
 
 #include "libafm/nn/embedding.h"
+#include "libafm/nn/integer_state.h"
 #include "libafm/nn/layer.h"
 #include "libafm/nn/model_file.h"
 
 namespace afm {
 namespace {
 
-int64_t bytes_of(const at::Tensor& tensor) { return tensor.numel() * static_cast<int64_t>(tensor.element_size()); }
+// What a tensor of a module tree takes in a model file.
+class StoredSizes {
+ public:
+  explicit StoredSizes(const torch::nn::Module& module) : integers_(integer_parameters_of(module)) {}
+
+  int64_t bytes_of(const at::Tensor& tensor) const {
+    const auto found = integers_.find(tensor.unsafeGetTensorImpl());
+    if (found != integers_.end()) return nn::stored_bytes(found->second->bits, found->second->groups);
+    return tensor.numel() * static_cast<int64_t>(tensor.element_size());
+  }
+
+ private:
+  IntegerParameters integers_;
+};
 
 // visit(path, tensor, is_parameter) once per tensor, also where a module or a tensor is shared.
 template <typename Visit>
@@ -45,12 +60,19 @@ class Groups {
 
 std::string_view group_of(std::string_view path) { return path.substr(0, path.find('.')); }
 
+int64_t wide_bytes(const nn::EmbeddingImpl& embedding) {
+  const int64_t parameters = embedding.wide_parameters();
+  const Bits bits = embedding.options.bits;
+  if (bits != Bits::kFloat) return nn::stored_bytes(bits, {.elements = parameters, .count = embedding.field_count()});
+  const at::Tensor& table = embedding.is_dense() ? embedding.weight : embedding.latent;
+  return parameters * static_cast<int64_t>(table.element_size());
+}
+
 // The wide weights of an embedding sit in its table, or beside its latent rows.
 void move_wide(Groups& groups, std::string_view path, const nn::EmbeddingImpl& embedding) {
   const int64_t parameters = embedding.wide_parameters();
   if (parameters == 0) return;
-  const at::Tensor& table = embedding.is_dense() ? embedding.weight : embedding.latent;
-  const int64_t bytes = parameters * static_cast<int64_t>(table.element_size());
+  const int64_t bytes = wide_bytes(embedding);
   // An embedding that is itself the root has no name in the paths of its tensors.
   groups.add(path.empty() ? (embedding.is_dense() ? "weight" : "latent") : group_of(path), -parameters, -bytes);
   groups.add("wide", parameters, bytes);
@@ -66,6 +88,11 @@ at::Device Model::device() const {
 at::ScalarType Model::dtype() const {
   const auto tensors = parameters();
   return tensors.empty() ? at::kFloat : tensors.front().scalar_type();
+}
+
+FoldResult Model::folded() const {
+  const std::string reason = fmt::format("a model of the kind '{}' has no folded form", kind());
+  return {.model = copy_of(*this), .refused = {{.part = "model", .reason = reason}}};
 }
 
 std::shared_ptr<Model> copy_of(const Model& model) {
@@ -88,8 +115,9 @@ std::shared_ptr<Model> copy_of(const Model& model) {
 
 std::vector<GroupSize> size_by_group(const torch::nn::Module& module) {
   Groups groups;
+  const StoredSizes sizes(module);
   for_each_tensor(module, [&](const std::string& path, const at::Tensor& tensor, bool is_parameter) {
-    groups.add(group_of(path), is_parameter ? tensor.numel() : 0, bytes_of(tensor));
+    groups.add(group_of(path), is_parameter ? tensor.numel() : 0, sizes.bytes_of(tensor));
   });
   for (const auto& [path, layer] : nn::layers_of(const_cast<torch::nn::Module&>(module))) {
     if (const auto* embedding = dynamic_cast<const nn::EmbeddingImpl*>(layer)) move_wide(groups, path, *embedding);
@@ -107,7 +135,8 @@ int64_t parameter_count(const torch::nn::Module& module) {
 
 int64_t byte_count(const torch::nn::Module& module) {
   int64_t count = 0;
-  for_each_tensor(module, [&](const std::string&, const at::Tensor& tensor, bool) { count += bytes_of(tensor); });
+  const StoredSizes sizes(module);
+  for_each_tensor(module, [&](const std::string&, const at::Tensor& tensor, bool) { count += sizes.bytes_of(tensor); });
   return count;
 }
 

@@ -11,6 +11,7 @@
 #include "libafm/core/error.h"
 #include "libafm/core/fail.h"
 #include "libafm/core/version.h"
+#include "libafm/nn/integer_state.h"
 #include "libafm/nn/layer.h"
 
 namespace afm {
@@ -95,7 +96,7 @@ void save_model(const Model& model, const std::filesystem::path& path) {
                              {"schema", schema_to_json(model.schema())},
                              {"ranks", plan_to_json(nn::rank_plan_of(model))},
                              {"notes", nlohmann::json(model.notes).dump()}};
-  save_tensors(path, metadata, state_of(model));
+  save_tensors(path, metadata, stored_state_of(model));
 }
 
 ModelFile read_model_file(const std::filesystem::path& path) {
@@ -122,8 +123,9 @@ TensorMap state_of(const torch::nn::Module& module) {
 void load_state(torch::nn::Module& module, const TensorMap& state, std::string_view where) {
   const torch::NoGradGuard no_grad;
   TensorMap targets = state_of(module);
-  check_state(targets, state, where);
-  for (auto& [name, target] : targets) target.copy_(state.at(name));
+  const TensorMap values = with_values(module, state, where);
+  check_state(targets, values, where);
+  for (auto& [name, target] : targets) target.copy_(values.at(name));
 }
 
 }  // namespace afm

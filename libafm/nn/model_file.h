@@ -2,6 +2,20 @@
 
 // Model files: safetensors whose metadata states kind ("afm-model"), version, model ("deepfm"), options, schema, ranks.
 // Which class a name means is decided in models/ (load_model).
+//
+// The tensors are parameters and buffers by path. A parameter of a layer whose plan has bits "int8" or "int4" is two
+// tensors instead. Its n elements are the row-major matrix (Linear `weight`, `down`, `up`), the flat table (Embedding
+// `latent`) or the row-major table (Embedding `weight`), see their headers:
+//   <path>.codes   int8   I8 [n]            in [-127, 127]
+//                  int4   U8 [(n + 1) / 2]  in [-7, 7], two's complement; element 2i in the low four bits of byte i,
+//                                           element 2i + 1 in the high four; the last four bits are 0 when n is odd
+//   <path>.scale   BF16 [groups]            the value of an element is its code times the scale of its group, which is
+//                                           exact in float32
+// Groups of a matrix [m, n]: "scale": "row" m, one per row; "column" n, one per column; none when it has no elements.
+// Groups of an embedding, in order:
+//   "row"      one per stored row (a shared tier stores one), as the rows lie in the table; none in a tier of rank 0
+//   "column"   k_j per field (dense: D), one per coordinate, for all tiers of the field
+//   behind either, when the table stores wide weights: F, one per field, for the wide weights of its rows
 
 #include <filesystem>
 #include <string>
@@ -17,7 +31,7 @@ struct ModelFile {
   Schema schema;
   RankPlan plan;
   std::map<std::string, std::string> notes;
-  TensorMap tensors;  // parameters and buffers by path, CPU
+  TensorMap tensors;  // as stored, CPU; load_state() takes them
 };
 
 // Atomic. The model may live on any device.
@@ -27,7 +41,8 @@ ModelFile read_model_file(const std::filesystem::path& path);
 
 // The parameters and buffers of a module tree by path. The tensors are the module's own, not copies.
 TensorMap state_of(const torch::nn::Module& module);
-// Copies values into the module's own tensors. Throws FormatError that lists every missing, surplus and misshapen name.
+// Copies values into the module's own tensors. `state` may hold the floats of an integer parameter, or its codes and
+// scale. Throws FormatError that lists every missing, surplus and misshapen name.
 void load_state(torch::nn::Module& module, const TensorMap& state, std::string_view where);
 
 }  // namespace afm
