@@ -66,6 +66,7 @@ class EmbeddingImpl : public torch::nn::Cloneable<EmbeddingImpl>, public Layer {
   void reset() override;
   void reset_parameters() override;
   void pretty_print(std::ostream& stream) const override;
+  void train(bool on = true) override;
 
   // ids [B, S] int32 or int64, local to their field. Throws DataError that names field, id and cardinality for an id
   // that is out of range. The output hook gets (ids, values), with Basis::kNone (ids, latents).
@@ -86,12 +87,13 @@ class EmbeddingImpl : public torch::nn::Cloneable<EmbeddingImpl>, public Layer {
   int64_t field_count() const { return static_cast<int64_t>(options.cardinalities.size()); }  // F
   int64_t slot_count() const;                                                                 // S
   int64_t row_count() const;                                                                  // N
-  // Rows of field j as a dense table [N_j, D] (with Basis::kNone the latents [N_j, k_j]), whatever the form: a copy,
-  // without gradient.
+  // Rows of field j as a dense table [N_j, D] (with Basis::kNone the latents [N_j, k_j]), whatever the form, integers as
+  // the values that they stand for: a copy, without gradient.
   at::Tensor table(int64_t field) const;
   // [N], a copy, decoded when joint; undefined without `wide` and with kNone + joint.
   at::Tensor wide_weights() const;
   int64_t wide_parameters() const;  // wide weights that are stored on their own
+  std::vector<IntegerParameter> integer_parameters() const override;
 
   EmbeddingOptions options;
   // On a GPU the range check of ids waits for the device. Data that was checked before (Dataset) may switch it off; an
@@ -104,9 +106,12 @@ class EmbeddingImpl : public torch::nn::Cloneable<EmbeddingImpl>, public Layer {
   EmbeddingOptions reshaped(const LayerPlan& plan) const;  // checked
   void allocate(const at::TensorOptions& like);
   const EmbeddingLayout& layout_on(at::Device device);
+  // `weight` or `latent`, or the values of its integers.
+  at::Tensor table_values() const;
 
   LookupHook lookup_hook_;
   std::shared_ptr<EmbeddingLayout> layout_;  // what `options` amount to, with index tensors on one device
+  std::shared_ptr<IntegerWeight> integers_;  // null for floats
 };
 TORCH_MODULE(Embedding);
 

@@ -43,14 +43,35 @@ at::Tensor gather(const EmbeddingLayout& layout, const at::Tensor& table, const 
   return table.index_select(0, element.flatten()).view(element.sizes());
 }
 
-// latent [B, F, widest] -> [B, F, D]. The rows of the padded basis behind a field's rank are zero, so what padding
-// holds neither counts nor gets a gradient.
+// The same where fields have tiers: a row's tier, then its place in there. What a tier lacks is zero.
+at::Tensor gather_tiers(const EmbeddingLayout& layout, const at::Tensor& table, const at::Tensor& ids) {
+  const at::Tensor row = ids.add(layout.first_row).flatten();
+  const at::Tensor tier = at::bucketize(row, layout.tier_end, /*out_int32=*/false, /*right=*/true);
+  const at::Tensor start = layout.stride.index_select(0, tier).mul_(row).add_(layout.start.index_select(0, tier));
+  const at::Tensor element = layout.column.index_select(0, tier).add_(start.unsqueeze(1));
+  return table.index_select(0, element.flatten())
+      .view(element.sizes())
+      .masked_fill(layout.missing.index_select(0, tier), 0)
+      .view({ids.size(0), layout.slots, element.size(1)});
+}
+
+// latent [B, F, widest] -> [B, F, D (+ 1)]. The rows of the padded basis behind a field's rank are zero, so what
+// padding holds neither counts nor gets a gradient.
 at::Tensor expand(const EmbeddingLayout& layout, const EmbeddingTables& tables, const at::Tensor& latent) {
   const int64_t fields = layout.field_count();
-  const at::Tensor padded = at::cat({tables.basis, tables.basis.new_zeros({1, layout.dim})})
+  const at::Tensor padded = at::cat({tables.basis, tables.basis.new_zeros({1, layout.decoded})})
                                 .index_select(0, layout.basis_index)
-                                .view({fields, layout.widest, layout.dim});
+                                .view({fields, layout.widest, layout.decoded});
   return at::bmm(latent.transpose(0, 1), padded).transpose(0, 1);
+}
+
+// latent [B, F, widest], undefined when there are no latents -> values, and wide weights when joint.
+void decode(const EmbeddingLayout& layout, const EmbeddingTables& tables, const at::Tensor& latent,
+            const Filling& filling, int64_t rows, EmbeddingOutput& output) {
+  at::Tensor decoded = layout.multi ? tables.offset * filling.some : tables.offset.expand({rows, -1, -1});
+  if (latent.defined() && layout.widest > 0) decoded = expand(layout, tables, latent) + decoded;
+  output.values = decoded.narrow(2, 0, layout.dim);
+  if (layout.joint) output.wide = decoded.select(2, layout.dim).sum(1);
 }
 
 }  // namespace
@@ -64,16 +85,21 @@ EmbeddingOutput lookup_with_aten(const EmbeddingLayout& layout, const EmbeddingT
     valid = valid.clamp_min(0);
   }
   EmbeddingOutput output;
-  at::Tensor rows;
+  at::Tensor latent;
   if (layout.elements > 0) {
-    rows = gather(layout, tables.table, valid);
+    at::Tensor rows = layout.tiered ? gather_tiers(layout, tables.table, valid) : gather(layout, tables.table, valid);
     if (layout.multi) rows = pool(layout, rows, filling);
-    output.values = rows.narrow(2, 0, layout.widest);
+    latent = rows.narrow(2, 0, layout.widest);
     if (layout.wide) output.wide = rows.select(2, layout.widest).sum(1);
   }
-  if (layout.dense) return output;
-  const at::Tensor offset = layout.multi ? tables.offset * filling.some : tables.offset.expand({ids.size(0), -1, -1});
-  output.values = layout.widest > 0 ? expand(layout, tables, output.values) + offset : offset;
+  if (layout.dense) {
+    output.values = latent;
+  } else if (layout.expands) {
+    decode(layout, tables, latent, filling, ids.size(0), output);
+  } else {
+    output.latents = latent.defined() ? latent.flatten(1).index_select(1, layout.latent_index)
+                                      : tables.table.new_zeros({ids.size(0), 0});
+  }
   return output;
 }
 

@@ -34,22 +34,22 @@ at::Tensor zeros_if(bool wanted, at::IntArrayRef shape, const at::TensorOptions&
 
 float* write(const at::Tensor& tensor) { return tensor.defined() ? tensor.mutable_data_ptr<float>() : nullptr; }
 
-// Inputs with a gradient, in this order: table, and when factorized basis and offset.
+// Inputs with a gradient, in this order: table, and where there is a basis, basis and offset.
 struct LookupFunction : torch::autograd::Function<LookupFunction> {
   static variable_list forward(AutogradContext* context, const at::Tensor& table,
                                const std::optional<at::Tensor>& basis, const std::optional<at::Tensor>& offset,
                                const at::Tensor& ids, const LayoutPointer& layout) {
-    const at::Tensor values = at::empty({ids.size(0), layout->field_count(), layout->dim}, table.options());
-    const at::Tensor wide = layout->wide ? at::empty({ids.size(0)}, table.options()) : at::Tensor();
+    const at::Tensor values = at::empty({ids.size(0), layout->output_width}, table.options());
+    const at::Tensor wide = layout->gives_wide() ? at::empty({ids.size(0)}, table.options()) : at::Tensor();
     const LookupInput input{ids, table.const_data_ptr<float>(), read(basis), read(offset)};
     if (!lookup_rows(*layout, input, values.mutable_data_ptr<float>(), write(wide))) fail_id(*layout, ids);
 
     context->set_materialize_grads(false);
     context->saved_data["layout"] = c10::IValue::make_capsule(c10::make_intrusive<LayoutCapsule>(layout));
     context->saved_data["shape"] = table.sizes();
-    // The gradients of a dense table do not need its values.
-    context->save_for_backward(layout->dense ? variable_list{ids} : variable_list{ids, table, *basis});
-    return layout->wide ? variable_list{values, wide} : variable_list{values};
+    // Without a basis the gradients do not need the table's values.
+    context->save_for_backward(layout->expands ? variable_list{ids, table, *basis} : variable_list{ids});
+    return wide.defined() ? variable_list{values, wide} : variable_list{values};
   }
 
   static variable_list backward(AutogradContext* context, variable_list& incoming) {
@@ -59,14 +59,14 @@ struct LookupFunction : torch::autograd::Function<LookupFunction> {
     const variable_list saved = context->get_saved_variables();
     const at::TensorOptions options = at::TensorOptions().dtype(at::kFloat);
     const at::Tensor values = incoming[0].defined() ? incoming[0].contiguous() : at::Tensor();
-    const at::Tensor wide = layout.wide && incoming[1].defined() ? incoming[1].contiguous() : at::Tensor();
+    const at::Tensor wide = layout.gives_wide() && incoming[1].defined() ? incoming[1].contiguous() : at::Tensor();
 
     const at::Tensor table =
         zeros_if(context->needs_input_grad(0), context->saved_data["shape"].toIntVector(), options);
-    const at::Tensor basis = zeros_if(!layout.dense, {layout.basis_rows, layout.dim}, options);
-    const at::Tensor offset = zeros_if(!layout.dense, {layout.field_count(), layout.dim}, options);
-    const LookupInput input{saved[0], layout.dense ? nullptr : read(saved[1]), layout.dense ? nullptr : read(saved[2]),
-                            nullptr};
+    const at::Tensor basis = zeros_if(layout.expands, {layout.basis_rows, layout.decoded}, options);
+    const at::Tensor offset = zeros_if(layout.expands, {layout.field_count(), layout.decoded}, options);
+    const LookupInput input{saved[0], layout.expands ? read(saved[1]) : nullptr,
+                            layout.expands ? read(saved[2]) : nullptr, nullptr};
     lookup_gradients(layout, input, {read(values), read(wide), write(table), write(basis), write(offset)});
     return {table, basis, offset, at::Tensor(), at::Tensor()};
   }
@@ -87,7 +87,14 @@ EmbeddingOutput lookup_with_kernels(const LayoutPointer& layout, const Embedding
   };
   const variable_list output =
       LookupFunction::apply(tables.table, optional(tables.basis), optional(tables.offset), ids, layout);
-  return {output[0], layout->wide ? output[1] : at::Tensor(), at::Tensor()};
+  EmbeddingOutput result;
+  if (layout->gives_wide()) result.wide = output[1];
+  if (layout->dense || layout->expands) {
+    result.values = output[0].view({ids.size(0), layout->field_count(), layout->dim});
+  } else {
+    result.latents = output[0];
+  }
+  return result;
 }
 
 }  // namespace afm::nn

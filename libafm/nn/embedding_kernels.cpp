@@ -28,45 +28,68 @@ bool in_range(const FieldLayout& field, int64_t id) {
   return static_cast<uint64_t>(id) < static_cast<uint64_t>(field.cardinality);
 }
 
+template <typename Pointer>
+Pointer row_of(const TierLayout& tier, Pointer table, int64_t id) {
+  return table + tier.start + (id - tier.first) * tier.stride;
+}
+
+// A whole row, width values and the wide weight if there is one, to row[0, width + wide).
+void read_row(const FieldLayout& field, bool wide, const float* table, int64_t id, float* row) {
+  const TierLayout& tier = field.tier_of(id);
+  const float* stored = row_of(tier, table, id);
+  std::copy_n(stored, tier.rank, row);
+  std::fill(row + tier.rank, row + field.width, 0.0F);
+  if (wide) row[field.width] = stored[tier.rank];
+}
+
 // The mean over the filled slots of one field in one row (zero when there are none), wide weight included, to
-// mean[0, stride). Returns the number of filled slots, or kOutOfRange.
+// mean[0, width + wide). Returns the number of filled slots, or kOutOfRange.
 template <typename Id>
-int64_t read_mean(const FieldLayout& field, const Ids<Id>& ids, int64_t row, const float* table, float* mean) {
-  const float* rows = table + field.start;
-  if (field.slots == 1) {
+int64_t read_mean(const FieldLayout& field, bool wide, const Ids<Id>& ids, int64_t row, const float* table,
+                  float* mean) {
+  if (!field.multi) {
     const int64_t id = ids.at(row, field.first_slot);
     if (!in_range(field, id)) return kOutOfRange;
-    std::copy_n(rows + id * field.stride, field.stride, mean);
+    read_row(field, wide, table, id, mean);
     return 1;
   }
-  std::fill_n(mean, field.stride, 0.0F);
+  std::fill_n(mean, field.width + wide, 0.0F);
   int64_t filled = 0;
   for (int64_t slot = field.first_slot; slot < field.first_slot + field.slots; ++slot) {
     const int64_t id = ids.at(row, slot);
     if (id == kEmptySlot) continue;
     if (!in_range(field, id)) return kOutOfRange;
-    for (int64_t c = 0; c < field.stride; ++c) mean[c] += rows[id * field.stride + c];
+    const TierLayout& tier = field.tier_of(id);
+    const float* stored = row_of(tier, table, id);
+    for (int64_t c = 0; c < tier.rank; ++c) mean[c] += stored[c];
+    if (wide) mean[field.width] += stored[tier.rank];
     ++filled;
   }
   if (filled > 1) {
     const float share = 1.0F / static_cast<float>(filled);
-    for (int64_t c = 0; c < field.stride; ++c) mean[c] *= share;
+    for (int64_t c = 0; c < field.width + wide; ++c) mean[c] *= share;
   }
   return filled;
 }
 
-// e = offset + sum_c z_c basis_c, zero for a field without a filled slot.
-void expand(const EmbeddingLayout& layout, const LookupInput& input, std::size_t j, const float* latent, int64_t filled,
-            float* __restrict values) {
+// e = offset + sum_c z_c basis_c, zero for a field without a filled slot. Returns the wide weight when joint, else 0.
+float expand(const EmbeddingLayout& layout, const LookupInput& input, std::size_t j, const float* latent,
+             int64_t filled, float* __restrict values) {
+  const int64_t dim = layout.dim, decoded = layout.decoded;
   if (filled == 0) {
-    std::fill_n(values, layout.dim, 0.0F);
-    return;
+    std::fill_n(values, dim, 0.0F);
+    return 0;
   }
-  const float* basis = input.basis + layout.fields[j].basis_row * layout.dim;
-  std::copy_n(input.offset + static_cast<int64_t>(j) * layout.dim, layout.dim, values);
+  const float* basis = input.basis + layout.fields[j].basis_row * decoded;
+  const float* offset = input.offset + static_cast<int64_t>(j) * decoded;
+  std::copy_n(offset, dim, values);
   for (int64_t c = 0; c < layout.fields[j].width; ++c) {
-    for (int64_t d = 0; d < layout.dim; ++d) values[d] += latent[c] * basis[c * layout.dim + d];
+    for (int64_t d = 0; d < dim; ++d) values[d] += latent[c] * basis[c * decoded + d];
   }
+  if (!layout.joint) return 0;
+  float wide = offset[dim];
+  for (int64_t c = 0; c < layout.fields[j].width; ++c) wide += latent[c] * basis[c * decoded + dim];
+  return wide;
 }
 
 template <typename Id>
@@ -77,17 +100,17 @@ bool lookup_piece(const EmbeddingLayout& layout, const LookupInput& input, const
     float sum = 0;
     for (std::size_t j = 0; j < layout.fields.size(); ++j) {
       const FieldLayout& field = layout.fields[j];
-      const int64_t filled = read_mean(field, ids, b, input.table, row.data());
+      const int64_t filled = read_mean(field, layout.wide, ids, b, input.table, row.data());
       if (filled == kOutOfRange) return false;
-      float* to = values + (b * layout.field_count() + static_cast<int64_t>(j)) * layout.dim;
-      if (layout.dense) {
-        std::copy_n(row.data(), layout.dim, to);
+      float* to = values + b * layout.output_width + field.output;
+      if (layout.expands) {
+        sum += expand(layout, input, j, row.data(), filled, to);
       } else {
-        expand(layout, input, j, row.data(), filled, to);
+        std::copy_n(row.data(), field.width, to);
       }
       if (layout.wide) sum += row[static_cast<std::size_t>(field.width)];
     }
-    if (layout.wide) wide[b] = sum;
+    if (wide != nullptr) wide[b] = sum;
   }
   return true;
 }
@@ -111,120 +134,132 @@ class FieldGradients {
       : layout_(layout),
         input_(input),
         gradients_(gradients),
-        j_(static_cast<int64_t>(j)),
         field_(layout.fields[j]),
         ids_(input.ids),
-        latent_(static_cast<std::size_t>(field_.stride + 1)),
-        row_(latent_.size()) {
-    if (!layout.dense) transpose_basis();
+        latent_(static_cast<std::size_t>(field_.width + 1)),
+        row_(latent_.size()),
+        decoded_(static_cast<std::size_t>(layout.decoded)) {
+    if (layout.expands) transpose_basis();
   }
 
-  // basis [k, D] and offset [D] are this field's own, zero at first.
+  // basis [k, D (+ 1)] and offset [D (+ 1)] are this field's own, zero at first.
   void run(float* basis, float* offset) {
     for (int64_t begin = 0; begin < ids_.rows; begin += kRowsPerSum) {
       const int64_t end = std::min(begin + kRowsPerSum, ids_.rows);
       for (int64_t b = begin; b < end; ++b) add_row(b);
-      if (!layout_.dense) flush(basis, offset);
+      if (layout_.expands) flush(basis, offset);
     }
   }
 
  private:
   void transpose_basis() {
-    const int64_t k = field_.width, dim = layout_.dim;
-    const float* basis = input_.basis + field_.basis_row * dim;
-    transposed_.resize(static_cast<std::size_t>(k * dim));
+    const int64_t k = field_.width, decoded = layout_.decoded;
+    const float* basis = input_.basis + field_.basis_row * decoded;
+    transposed_.resize(static_cast<std::size_t>(k * decoded));
     for (int64_t c = 0; c < k; ++c) {
-      for (int64_t d = 0; d < dim; ++d) transposed_[static_cast<std::size_t>(d * k + c)] = basis[c * dim + d];
+      for (int64_t d = 0; d < decoded; ++d) transposed_[static_cast<std::size_t>(d * k + c)] = basis[c * decoded + d];
     }
-    sums_.assign(static_cast<std::size_t>((k + 1) * dim), 0.0F);
+    sums_.assign(static_cast<std::size_t>((k + 1) * decoded), 0.0F);
   }
 
   int64_t filled_slots(int64_t b) const {
-    if (field_.slots == 1) return 1;
+    if (!field_.multi) return 1;
     int64_t filled = 0;
     for (int64_t s = 0; s < field_.slots; ++s) filled += ids_.at(b, field_.first_slot + s) != kEmptySlot;
     return filled;
   }
 
+  // The gradient of this field's output, with that of its wide weight when joint; null when it is zero.
+  const float* output_gradient(int64_t b) {
+    const float* values =
+        gradients_.values == nullptr ? nullptr : gradients_.values + b * layout_.output_width + field_.output;
+    if (!layout_.joint || !layout_.expands) return values;
+    if (values != nullptr) std::copy_n(values, layout_.dim, decoded_.data());  // else they stay zero
+    decoded_.back() = gradients_.wide == nullptr ? 0.0F : gradients_.wide[b];
+    return decoded_.data();
+  }
+
   void add_row(int64_t b) {
     const int64_t filled = filled_slots(b);
     if (filled == 0) return;
-    const float* values =
-        gradients_.values == nullptr ? nullptr : gradients_.values + (b * layout_.field_count() + j_) * layout_.dim;
-    if (!layout_.dense && values != nullptr) sum_basis(b, values);
-    if (gradients_.table != nullptr && field_.stride > 0) scatter(b, values, 1.0F / static_cast<float>(filled));
+    const float* output = output_gradient(b);
+    if (layout_.expands && output != nullptr) sum_basis(b, output);
+    if (gradients_.table != nullptr) scatter(b, output, 1.0F / static_cast<float>(filled));
   }
 
-  void sum_basis(int64_t b, const float* values) {
-    const int64_t dim = layout_.dim;
-    read_mean(field_, ids_, b, input_.table, latent_.data());
+  void sum_basis(int64_t b, const float* output) {
+    const int64_t decoded = layout_.decoded;
+    read_mean(field_, layout_.wide, ids_, b, input_.table, latent_.data());
     float* sum = sums_.data();
-    for (int64_t c = 0; c < field_.width; ++c, sum += dim) {
+    for (int64_t c = 0; c < field_.width; ++c, sum += decoded) {
       const float z = latent_[static_cast<std::size_t>(c)];
-      for (int64_t d = 0; d < dim; ++d) sum[d] += z * values[d];
+      for (int64_t d = 0; d < decoded; ++d) sum[d] += z * output[d];
     }
-    for (int64_t d = 0; d < dim; ++d) sum[d] += values[d];
+    for (int64_t d = 0; d < decoded; ++d) sum[d] += output[d];
   }
 
-  // The gradient of the mean of the rows: values for a dense table, basis values for a factorized one, then wide.
-  void row_gradient(int64_t b, const float* values) {
+  // The gradient of the mean of the rows: output, or basis output for an expanded one, then wide.
+  void row_gradient(int64_t b, const float* output) {
     float* row = row_.data();
-    if (values == nullptr || !layout_.dense) std::fill_n(row, field_.stride, 0.0F);
-    if (values != nullptr && layout_.dense) std::copy_n(values, layout_.dim, row);
-    if (values != nullptr && !layout_.dense) {
-      for (int64_t d = 0; d < layout_.dim; ++d) {
+    if (output == nullptr || layout_.expands) std::fill_n(row, field_.width, 0.0F);
+    if (output != nullptr && !layout_.expands) std::copy_n(output, field_.width, row);
+    if (output != nullptr && layout_.expands) {
+      for (int64_t d = 0; d < layout_.decoded; ++d) {
         const float* column = transposed_.data() + d * field_.width;
-        for (int64_t c = 0; c < field_.width; ++c) row[c] += values[d] * column[c];
+        for (int64_t c = 0; c < field_.width; ++c) row[c] += output[d] * column[c];
       }
     }
     if (layout_.wide) row[field_.width] = gradients_.wide == nullptr ? 0.0F : gradients_.wide[b];
   }
 
-  void scatter(int64_t b, const float* values, float share) {
-    row_gradient(b, values);
+  void scatter(int64_t b, const float* output, float share) {
+    row_gradient(b, output);
     const float* __restrict row = row_.data();
     for (int64_t slot = field_.first_slot; slot < field_.first_slot + field_.slots; ++slot) {
       const int64_t id = ids_.at(b, slot);
       if (id == kEmptySlot) continue;
-      float* __restrict to = gradients_.table + field_.start + id * field_.stride;
-      for (int64_t c = 0; c < field_.stride; ++c) to[c] += share * row[c];
+      const TierLayout& tier = field_.tier_of(id);
+      float* __restrict to = row_of(tier, gradients_.table, id);
+      for (int64_t c = 0; c < tier.rank; ++c) to[c] += share * row[c];
+      if (layout_.wide) to[tier.rank] += share * row[field_.width];
     }
   }
 
   void flush(float* basis, float* offset) {
-    const int64_t size = field_.width * layout_.dim;
+    const int64_t size = field_.width * layout_.decoded;
     for (int64_t i = 0; i < size; ++i) basis[i] += sums_[static_cast<std::size_t>(i)];
-    for (int64_t d = 0; d < layout_.dim; ++d) offset[d] += sums_[static_cast<std::size_t>(size + d)];
+    for (int64_t d = 0; d < layout_.decoded; ++d) offset[d] += sums_[static_cast<std::size_t>(size + d)];
     std::fill(sums_.begin(), sums_.end(), 0.0F);
   }
 
   const EmbeddingLayout& layout_;
   const LookupInput& input_;
   const LookupGradients& gradients_;
-  const int64_t j_;
   const FieldLayout& field_;
   const Ids<Id> ids_;
   std::vector<float> latent_, row_;  // the mean row that was read, and its gradient
-  std::vector<float> transposed_;    // basis' [D, k]
+  std::vector<float> decoded_;       // the gradients of values and wide weight, side by side
+  std::vector<float> transposed_;    // basis' [D (+ 1), k]
   std::vector<float> sums_;          // basis and offset over some rows of the batch
 };
 
 template <typename Id>
 void gradients_of_all(const EmbeddingLayout& layout, const LookupInput& input, const LookupGradients& gradients) {
-  const int64_t size = layout.widest * layout.dim;
+  const int64_t size = layout.widest * layout.decoded;
   // Fields that share a basis each get their own, added up in their order below.
-  std::vector<float> parts(layout.dense ? 0 : static_cast<std::size_t>(layout.field_count() * (size + layout.dim)));
+  std::vector<float> parts(layout.expands ? static_cast<std::size_t>(layout.field_count() * (size + layout.decoded))
+                                          : 0);
   parallel_for_each(layout.field_count(), [&](int64_t j) {
-    float* part = parts.data() + (layout.dense ? 0 : j * (size + layout.dim));
+    float* part = parts.data() + (layout.expands ? j * (size + layout.decoded) : 0);
     FieldGradients<Id>(layout, input, gradients, static_cast<std::size_t>(j)).run(part, part + size);
   });
-  if (layout.dense) return;
+  if (!layout.expands) return;
   for (int64_t j = 0; j < layout.field_count(); ++j) {
     const FieldLayout& field = layout.fields[static_cast<std::size_t>(j)];
-    const float* part = parts.data() + j * (size + layout.dim);
-    float* basis = gradients.basis + field.basis_row * layout.dim;
-    for (int64_t i = 0; i < field.width * layout.dim; ++i) basis[i] += part[i];
-    std::copy_n(part + size, layout.dim, gradients.offset + j * layout.dim);
+    const float* part = parts.data() + j * (size + layout.decoded);
+    float* basis = gradients.basis + field.basis_row * layout.decoded;
+    for (int64_t i = 0; i < field.width * layout.decoded; ++i) basis[i] += part[i];
+    std::copy_n(part + size, layout.decoded, gradients.offset + j * layout.decoded);
   }
 }
 

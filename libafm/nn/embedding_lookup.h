@@ -11,7 +11,7 @@
 
 namespace afm::nn {
 
-// The parameters of one form: table is `weight` or `latent`; basis and offset are undefined when dense.
+// The parameters of one form: table is `weight` or `latent`; basis and offset are undefined when there are none.
 struct EmbeddingTables {
   at::Tensor table, basis, offset;
 };

@@ -99,6 +99,30 @@ TEST_CASE("a model built with a rank plan has those ranks and fresh factors") {
   CHECK((nn::rank_plan_of(*copy_of(*model)) == plan));
 }
 
+TEST_CASE("a model built with a plan of joint, tiered integers has that form") {
+  const RankPlan plan = {{"embedding",
+                          {.ranks = {2, 1},
+                           .joint = true,
+                           .tiers = {{{.rows = 2, .rank = 2}, {.rows = 8, .rank = 1, .shared = true}}, {}},
+                           .bits = Bits::kInt8,
+                           .scale = ScaleBy::kColumn}},
+                         {"mlp.head", {.bits = Bits::kInt8}}};
+  const auto model = make_model("deepfm", R"({"embedding_dim": 4, "hidden": [8]})", click_schema(), plan);
+  CHECK((nn::rank_plan_of(*model) == plan));
+  CHECK((nn::rank_plan_of(*copy_of(*model)) == plan));
+  CHECK(model->forward(click_batch(5)).isfinite().all().item<bool>());
+}
+
+TEST_CASE("a model takes a multi-valued field that is cut to one value and empty in some rows") {
+  Schema schema;
+  schema.fields = {FieldSpec{.name = "user", .cardinality = 5},
+                   FieldSpec{.name = "genres", .kind = FieldKind::kMulti, .cardinality = 4, .max_values = 1}};
+  const auto model = make_model(any_name(), R"({"embedding_dim": 4, "hidden": [4]})", schema);
+  Batch batch;
+  batch.ids = torch::tensor({1, kEmptySlot, 2, 3}, torch::kInt32).view({2, 2});
+  CHECK(model->forward(batch).isfinite().all().item<bool>());
+}
+
 TEST_CASE("a plan that does not fit the model is refused") {
   const auto refused = [](const RankPlan& plan) {
     return message_of<std::invalid_argument>([&] { make_model("deepfm", R"({"hidden": [8]})", click_schema(), plan); });

@@ -55,6 +55,15 @@ TEST_CASE("the plan that was applied is the plan that is read back") {
   CHECK_FALSE(ranker.head->is_dense());
 }
 
+TEST_CASE("the bits of a dense layer are part of the plan") {
+  TinyRanker ranker;
+  const RankPlan plan = {{"head", {.bits = Bits::kInt8}},
+                         {"hidden", {.ranks = {2}, .bits = Bits::kInt4, .scale = ScaleBy::kColumn}}};
+  apply_plan(ranker, plan);
+  CHECK((rank_plan_of(ranker) == plan));
+  CHECK(ranker.head->is_dense());
+}
+
 TEST_CASE("an empty plan changes nothing, and a plan that a layer has already keeps its values") {
   TinyRanker ranker(tiny_plan());
   const auto before = ranker.hidden->down;
@@ -77,6 +86,14 @@ TEST_CASE("ranks that do not fit name the layer") {
           apply_plan(ranker, {{"hidden", {.ranks = {7}}}});
         }) ==
         "the rank plan does not fit layer 'hidden': LinearOptions.rank must be in [0, 6] for a layer [6, 8], got 7");
+  CHECK(message_of<std::invalid_argument>([&] {
+          apply_plan(ranker, {{"hidden", {.units = 3}}});
+        }) ==
+        "the rank plan does not fit layer 'hidden': units must be 0 in the plan of a layer, only factorize() removes "
+        "units; got 3");
+  CHECK(message_of<std::invalid_argument>([&] {
+          apply_plan(ranker, {{"hidden", {.ranks = {1}, .joint = true}}});
+        }) == "the rank plan does not fit layer 'hidden': a linear layer has neither joint nor tiers");
   CHECK_THROWS_AS(apply_plan(ranker, {{"embedding", {.ranks = {1, 5}}}}), std::invalid_argument);
   CHECK_THROWS_AS(apply_plan(ranker, {{"embedding", {.ranks = {1}}}}), std::invalid_argument);
 }

@@ -41,7 +41,12 @@ std::string refusal_of(const std::string& key, const std::string& value) {
 }
 
 TEST_CASE("a model file holds kind, options, schema, ranks and every tensor") {
-  for (const auto& plan : {RankPlan{}, tiny_plan()}) {
+  const RankPlan every_form = {{"embedding",
+                                {.ranks = {2, 1},
+                                 .basis = Basis::kNone,
+                                 .joint = true,
+                                 .tiers = {{{.rows = 3, .rank = 2}, {.rows = 7, .rank = 1, .shared = true}}, {}}}}};
+  for (const auto& plan : {RankPlan{}, tiny_plan(), every_form}) {
     const TemporaryFolder folder;
     const TinyRanker ranker(plan);
     save_model(ranker, folder / "model.safetensors");

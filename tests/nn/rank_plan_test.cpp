@@ -20,7 +20,15 @@ RankPlan random_plan(std::mt19937& generator) {
   const int64_t layers = below(5);
   for (int64_t i = 0; i < layers; ++i) {
     LayerPlan layer;
-    layer.basis = static_cast<Basis>(below(2));
+    layer.basis = static_cast<Basis>(below(3));
+    layer.joint = below(2) == 1;
+    layer.bits = static_cast<Bits>(below(3));
+    layer.scale = static_cast<ScaleBy>(below(2));
+    layer.units = below(2) * below(100);
+    layer.tiers.resize(static_cast<std::size_t>(below(3)));
+    for (auto& field : layer.tiers) {
+      for (int64_t t = below(3); t > 0; --t) field.push_back({1 + below(9), below(9), below(2) == 1});
+    }
     layer.activation = static_cast<FactorActivation>(below(3));
     const int64_t ranks = below(4);
     for (int64_t j = 0; j < ranks; ++j) layer.ranks.push_back(below(100));
@@ -65,6 +73,26 @@ TEST_CASE("a plan written by hand may leave out what has a default") {
   CHECK((plan == RankPlan{{"a", {.ranks = {3}}}, {"b", {.ranks = {1, 2}}}}));
 }
 
+TEST_CASE("what differs from the defaults is written behind the ranks, and a dense layer needs no ranks") {
+  const RankPlan plan = {
+      {"a", {.ranks = {3, 1}, .basis = Basis::kNone, .joint = true, .tiers = {{{5, 3}, {9, 1, true}}, {}}}},
+      {"b", {.ranks = {2}, .bits = Bits::kInt4, .scale = ScaleBy::kColumn}},
+      {"c", {.bits = Bits::kInt8}},
+      {"d", {.units = 128}}};
+  CHECK(plan_to_json(plan) == R"({
+  "kind": "afm-rank-plan",
+  "version": 1,
+  "layers": {
+    "a": {"ranks":[3,1],"basis":"none","joint":true,"tiers":[[{"rows":5,"rank":3},{"rows":9,"rank":1,"shared":true}],[]]},
+    "b": {"rank":2,"activation":"none","bits":"int4","scale":"column"},
+    "c": {"bits":"int8"},
+    "d": {"units":128}
+  }
+}
+)");
+  CHECK((plan_from_json(plan_to_json(plan)) == plan));
+}
+
 TEST_CASE("what is not a plan is refused with one sentence") {
   CHECK(refusal("[]") == "not a rank plan: it must be a JSON object, got []");
   CHECK(refusal("{") != "");
@@ -82,7 +110,8 @@ TEST_CASE("what is not a plan is refused with one sentence") {
 
 TEST_CASE("a bad layer of a plan is refused by name") {
   CHECK(refusal(with_layers(R"({"a": {"rank": 1, "rnk": 2}})")) ==
-        "not a rank plan: layer 'a' has no field 'rnk'; its fields are: rank, ranks, basis, activation");
+        "not a rank plan: layer 'a' has no field 'rnk'; its fields are: rank, ranks, basis, activation, "
+        "joint, tiers, bits, scale, units");
   CHECK(refusal(with_layers(R"({"a": {"rank": -1}})")) ==
         "not a rank plan: layer 'a' must have ranks of at least 0, got -1");
   CHECK(refusal(with_layers(R"({"a": {"ranks": [1, -2]}})")) ==
@@ -94,6 +123,22 @@ TEST_CASE("a bad layer of a plan is refused by name") {
   CHECK(refusal(with_layers(R"({"a": {}})")) == "not a rank plan: layer 'a' must have either rank or ranks, got {}");
   CHECK(refusal(with_layers(R"({"a": {"rank": 1, "ranks": [1]}})")) ==
         R"(not a rank plan: layer 'a' must have either rank or ranks, got {"rank":1,"ranks":[1]})");
+  CHECK(refusal(with_layers(R"({"a": {"rank": 1, "units": -1}})")) ==
+        "not a rank plan: layer 'a' must have units of at least 0, got -1");
+  CHECK(refusal(with_layers(R"({"a": {"rank": 1, "bits": "int3"}})")) ==
+        R"(not a rank plan: layer 'a'.bits must be one of float, int8, int4, got "int3")");
+  CHECK(refusal(with_layers(R"({"a": {"scale": "row"}})")) ==
+        R"(not a rank plan: layer 'a' must have either rank or ranks, got {"scale":"row"})");
+  CHECK(refusal(with_layers(R"({"a": {"ranks": [1], "tiers": [3]}})")) ==
+        "not a rank plan: layer 'a'.tiers must be one list of tiers per field, got [3]");
+  CHECK(refusal(with_layers(R"({"a": {"ranks": [1], "tiers": {}}})")) ==
+        "not a rank plan: layer 'a'.tiers must be one list of tiers per field, got {}");
+  CHECK(refusal(with_layers(R"({"a": {"ranks": [1], "tiers": [[{"row": 3}]]}})")) ==
+        "not a rank plan: layer 'a'.tiers has no field 'row'; its fields are: rows, rank, shared");
+  CHECK(refusal(with_layers(R"({"a": {"ranks": [1], "tiers": [[{"rank": 1}]]}})")) ==
+        "not a rank plan: layer 'a' must have tiers of at least 1 row, got 0");
+  CHECK(refusal(with_layers(R"({"a": {"ranks": [1], "tiers": [[{"rows": 3, "rank": -1}]]}})")) ==
+        "not a rank plan: layer 'a' must have tiers of at least rank 0, got -1");
   CHECK(refusal(with_layers(R"({"a": 3})")) == "not a rank plan: layer 'a' must be a JSON object, got 3");
 }
 
