@@ -18,7 +18,7 @@ std::vector<double> as_vector(const at::Tensor& values) {
   return {data, data + values.numel()};
 }
 
-double trace(const at::Tensor& matrix) { return matrix.diagonal().sum().item<double>(); }
+double trace_of(const at::Tensor& matrix) { return matrix.diagonal().sum().item<double>(); }
 
 // The Gauss-Newton matrix of one output; the wide weight is left out where it keeps a storage of its own.
 at::Tensor gauss_newton_of(const LayerStatistics& layer, std::size_t output, bool joint) {
@@ -53,7 +53,7 @@ std::vector<double> losses_along(const Moments& output, const at::Tensor& metric
     const at::Tensor kept = pooled.spectrum.vectors.narrow(1, 0, k);
     const at::Tensor lost =
         unit - at::mm(at::mm(pooled.metric.inverse, kept), at::mm(kept.t(), pooled.metric.root));
-    return trace(at::mm(at::mm(metric, lost), at::mm(covariance, lost.t())));
+    return trace_of(at::mm(at::mm(metric, lost), at::mm(covariance, lost.t())));
   };
   std::vector<double> losses;
   double left = error_at(0);
@@ -80,9 +80,9 @@ std::vector<Directions> shared_directions_in_metric(const LayerStatistics& layer
   const auto fields = static_cast<double>(layer.output.size());
   at::Tensor mean = at::zeros({layer.embedding_dim, layer.embedding_dim}, at::kDouble), pooled = mean.clone();
   for (std::size_t j = 0; j < layer.output.size(); ++j) mean += gauss_newton_of(layer, j, false) / fields;
-  const double mean_trace = trace(mean);
+  const double mean_trace = trace_of(mean);
   for (std::size_t j = 0; j < layer.output.size(); ++j) {
-    const double weight = mean_trace > 0.0 ? trace(gauss_newton_of(layer, j, false)) / mean_trace : 1.0;
+    const double weight = mean_trace > 0.0 ? trace_of(gauss_newton_of(layer, j, false)) / mean_trace : 1.0;
     pooled += layer.output[j].covariance() * weight;
   }
   Directions shared{{}, {}, output_metric(mean, eps)};

@@ -44,8 +44,8 @@ NextLayer refit_next_layer(const Moments& hidden, const at::Tensor& weight, cons
 // A hidden layer of an Mlp and the layer that reads it.
 struct HiddenLayer {
   std::string path;          // "mlp.layers.0"
-  std::string norm;          // "mlp.norms.0"; empty without batch norm
-  std::string next;          // "mlp.layers.1", "mlp.head" or, for an Mlp without head, what stands behind it
+  std::string norm = {};     // "mlp.norms.0"; empty without batch norm
+  std::string next = {};     // "mlp.layers.1", "mlp.head" or, for an Mlp without head, what stands behind it
   int64_t first_column = 0;  // of h in the input of `next`
 };
 

@@ -1,6 +1,7 @@
 #include "libafm/compress/statistics.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <memory>
 #include <numeric>
 #include <stdexcept>
@@ -9,6 +10,7 @@
 
 #include <ATen/ATen.h>
 
+#include "libafm/compress/metric_recorder.h"
 #include "libafm/compress/statistics_recorder.h"
 #include "libafm/core/error.h"
 #include "libafm/core/fail.h"
@@ -21,28 +23,41 @@ namespace {
 // Hooks on every dense layer of a module tree, for as long as it lives.
 class HookScope {
  public:
-  explicit HookScope(torch::nn::Module& module) {
+  HookScope(torch::nn::Module& module, const CollectOptions& options) {
     for (const auto& [path, layer] : nn::layers_of(module)) {
-      auto recorder = recorder_for(*layer);
-      if (recorder) hooked_.push_back({path, layer, std::move(recorder)});
+      auto recorder = recorder_for(*layer, options);
+      if (recorder) hooked_.push_back({path, std::move(recorder)});
     }
-    for (const Hooked& hooked : hooked_) {
-      hooked.layer->set_output_hook(
-          [recorder = hooked.recorder.get()](const at::Tensor& input, const at::Tensor& output) {
-            recorder->add(input, output);
-          });
-    }
+    for (const Hooked& hooked : hooked_) hooked.recorder->attach();
   }
   ~HookScope() {
-    for (const Hooked& hooked : hooked_) hooked.layer->set_output_hook({});
+    for (const Hooked& hooked : hooked_) hooked.recorder->detach();
   }
   HookScope(const HookScope&) = delete;
   HookScope& operator=(const HookScope&) = delete;
 
-  void finish(Statistics& statistics) const {
+  // One backward pass from the logits of the batch that just ran to the outputs of all layers.
+  void add_metric(const at::Tensor& logits) const {
+    std::vector<torch::autograd::Edge> edges;
+    std::vector<std::size_t> counts;
+    for (const Hooked& hooked : hooked_) {
+      const auto own = hooked.recorder->take_outputs();
+      edges.insert(edges.end(), own.begin(), own.end());
+      counts.push_back(own.size());
+    }
+    const std::vector<at::Tensor> gradients = weighted_gradients(logits, edges);
+    auto next = gradients.begin();
+    for (std::size_t i = 0; i < hooked_.size(); ++i) {
+      const auto end = next + static_cast<std::ptrdiff_t>(counts[i]);
+      hooked_[i].recorder->add_gradients({next, end});
+      next = end;
+    }
+  }
+
+  void finish(Statistics& statistics, double finite_rows) const {
     for (const Hooked& hooked : hooked_) {
       if (hooked.recorder->reached()) {
-        statistics.layers[hooked.path] = hooked.recorder->finish(hooked.path);
+        statistics.layers[hooked.path] = hooked.recorder->finish(hooked.path, finite_rows);
       } else {
         statistics.unreached.push_back(hooked.path);
       }
@@ -52,11 +67,15 @@ class HookScope {
  private:
   struct Hooked {
     std::string path;
-    nn::Layer* layer;
     std::unique_ptr<LayerRecorder> recorder;
   };
   std::vector<Hooked> hooked_;
 };
+
+std::optional<at::Tensor> call(const NextLogits& next_logits, bool with_gradient) {
+  const at::AutoGradMode gradient(with_gradient);
+  return next_logits();
+}
 
 int64_t parameter_bytes_of(const torch::nn::Module& module) {
   std::unordered_set<const at::TensorImpl*> seen;  // a module may be registered twice
@@ -84,13 +103,18 @@ int64_t LayerStatistics::parameters() const {
 Statistics collect_statistics(torch::nn::Module& module, const NextLogits& next_logits, CollectOptions options) {
   const at::NoGradGuard no_grad;
   const EvaluationMode evaluation(module);
-  const HookScope hooks(module);
+  const GraphScope graph(module, options.metric);
+  const HookScope hooks(module, options);
   Statistics statistics;
-  while (const std::optional<at::Tensor> logits = next_logits()) {
+  double finite_rows = 0.0;
+  while (const std::optional<at::Tensor> logits = call(next_logits, options.metric)) {
     statistics.rows += logits->dim() == 0 ? 1 : logits->size(0);
+    if (!options.metric) continue;
+    finite_rows += logits->isfinite().sum().item<double>();
+    hooks.add_metric(*logits);
   }
   if (statistics.rows == 0) fail<DataError>("collect_statistics: next_logits must give at least one row, got none");
-  hooks.finish(statistics);
+  hooks.finish(statistics, finite_rows);
   statistics.whole_training_set = options.whole_training_set;
   statistics.parameters = parameter_count(module);
   statistics.parameter_bytes = parameter_bytes_of(module);

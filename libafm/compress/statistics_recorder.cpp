@@ -38,15 +38,45 @@ at::Tensor per_slot(const std::vector<int64_t>& values, const std::vector<int64_
   return at::tensor(values, at::kLong).narrow(0, 0, size).repeat_interleave(repeats).to(device);
 }
 
+// Ends of blocks of ids: 1, 2, 3, 4, 6, 8, 12, ... and the last.
+std::vector<int64_t> block_ends(int64_t cardinality) {
+  std::vector<int64_t> ends;
+  for (int64_t power = 1; power < cardinality; power *= 2) {
+    ends.push_back(power);
+    if (power > 1 && power + power / 2 < cardinality) ends.push_back(power + power / 2);
+  }
+  ends.push_back(cardinality);
+  return ends;
+}
+
+// Of the first `dim` coordinates.
+Moments leading(const Moments& moments, int64_t dim) {
+  return {moments.count(), moments.mean().narrow(0, 0, dim).clone(),
+          moments.scatter().narrow(0, 0, dim).narrow(1, 0, dim).clone(), moments.skipped()};
+}
+
+at::Tensor mean_over(const at::Tensor& sum, double rows) {
+  const at::Tensor mean = rows > 0.0 ? sum / rows : at::zeros_like(sum);
+  return ((mean + mean.transpose(-2, -1)) * 0.5).cpu();
+}
+
 }  // namespace
 
-std::unique_ptr<LayerRecorder> recorder_for(nn::Layer& layer) {
+std::unique_ptr<LayerRecorder> recorder_for(nn::Layer& layer, const CollectOptions& options) {
   if (!layer.is_dense()) return nullptr;
-  if (const auto* linear = dynamic_cast<nn::LinearImpl*>(&layer)) return std::make_unique<LinearRecorder>(*linear);
-  if (const auto* embedding = dynamic_cast<nn::EmbeddingImpl*>(&layer)) {
-    return std::make_unique<EmbeddingRecorder>(*embedding);
+  if (auto* linear = dynamic_cast<nn::LinearImpl*>(&layer)) return std::make_unique<LinearRecorder>(*linear, options);
+  if (auto* embedding = dynamic_cast<nn::EmbeddingImpl*>(&layer)) {
+    return std::make_unique<EmbeddingRecorder>(*embedding, options);
   }
   return nullptr;
+}
+
+void LinearRecorder::attach() {
+  layer_.set_output_hook([this](const at::Tensor& input, const at::Tensor& output) {
+    if (options_.metric) edges_.add(output);
+    const at::NoGradGuard no_grad;
+    add(input.detach(), output.detach());
+  });
 }
 
 void LinearRecorder::add(const at::Tensor& input, const at::Tensor& output) {
@@ -63,6 +93,7 @@ void LinearRecorder::add(const at::Tensor& input, const at::Tensor& output) {
   if (rows.size(0) == 0) return;
   const at::Tensor sum = inputs.sum(0, /*keepdim=*/false, at::kDouble);
   input_sum_ = input_sum_.defined() ? input_sum_ + sum : sum;
+  if (options_.input_moments) input_.add(inputs);
   add_radius(rows);
 }
 
@@ -80,7 +111,13 @@ void LinearRecorder::add_radius(const at::Tensor& rows) {
   }
 }
 
-LayerStatistics LinearRecorder::finish(const std::string& layer) const {
+void LinearRecorder::add_gradients(const std::vector<at::Tensor>& gradients) {
+  for (const at::Tensor& gradient : gradients) {
+    if (gradient.defined()) add_outer(metric_, gradient.reshape({-1, layer_.options.out_features}));
+  }
+}
+
+LayerStatistics LinearRecorder::finish(const std::string& layer, double rows) const {
   const auto skipped = static_cast<double>(output_.skipped());
   check_finite_share(fmt::format("layer '{}'", layer), skipped, skipped + output_.count());
   LayerStatistics statistics;
@@ -89,25 +126,47 @@ LayerStatistics LinearRecorder::finish(const std::string& layer) const {
   statistics.bias = layer_.options.bias;
   statistics.output = {on_cpu(output_)};
   statistics.input_mean = at::zeros({statistics.in_features}, at::kDouble);
+  if (options_.input_moments) {
+    statistics.input = input_.dim() > 0 ? on_cpu(input_) : Moments(statistics.in_features);
+  }
+  if (options_.metric) {
+    const at::Tensor none = at::zeros({statistics.out_features, statistics.out_features}, at::kDouble);
+    statistics.metric = {mean_over(metric_.defined() ? metric_ : none, rows)};
+  }
   if (output_.count() == 0.0) return statistics;
-  statistics.input_mean = (input_sum_ / output_.count()).cpu();
+  statistics.input_mean = options_.input_moments ? statistics.input.mean() : (input_sum_ / output_.count()).cpu();
   // ||y - mean|| <= ||y - centre|| + ||centre - mean||
   statistics.radius = (radius_ + (centre_ - output_.mean()).norm()).item<double>();
   return statistics;
 }
 
-EmbeddingRecorder::EmbeddingRecorder(const nn::EmbeddingImpl& layer)
-    : layer_(layer), slots_(layer.options.slots), row_starts_(starts_of(layer.options.cardinalities)) {
+EmbeddingRecorder::EmbeddingRecorder(nn::EmbeddingImpl& layer, const CollectOptions& options)
+    : layer_(layer),
+      options_(options),
+      slots_(layer.options.slots),
+      row_starts_(starts_of(layer.options.cardinalities)) {
   if (slots_.empty()) slots_.assign(layer.options.cardinalities.size(), 1);
   slot_starts_ = starts_of(slots_);
-  for (std::size_t j = 0; j < slots_.size(); ++j) pooled_.emplace_back(layer.options.embedding_dim);
+  for (std::size_t j = 0; j < slots_.size(); ++j) pooled_.emplace_back(width());
 }
 
-void EmbeddingRecorder::add(const at::Tensor& input, const at::Tensor& output) {
+void EmbeddingRecorder::attach() {
+  layer_.set_lookup_hook([this](const at::Tensor& ids, const nn::EmbeddingOutput& output) {
+    if (options_.metric) {
+      edges_.add(output.values);
+      if (output.wide.defined()) edges_.add(output.wide);
+      pending_ids_.push_back(ids);
+    }
+    const at::NoGradGuard no_grad;
+    add(ids, output.values.detach());
+  });
+}
+
+void EmbeddingRecorder::add(const at::Tensor& input, const at::Tensor& values) {
   if (input.numel() == 0) return;
   const at::Tensor ids = input.reshape({-1, slot_starts_.back()});
   count_ids(ids);
-  add_pooled(ids, output.reshape({ids.size(0), -1, layer_.options.embedding_dim}));
+  add_pooled(ids, values);
 }
 
 void EmbeddingRecorder::count_ids(const at::Tensor& ids) {
@@ -120,25 +179,63 @@ void EmbeddingRecorder::count_ids(const at::Tensor& ids) {
   counts_.index_add_(0, index, at::ones_like(index));
 }
 
+at::Tensor EmbeddingRecorder::filled(const at::Tensor& ids, std::size_t field) const {
+  return ids.narrow(1, slot_starts_[field], slots_[field]).ne(kEmptySlot).any(1);
+}
+
 void EmbeddingRecorder::add_pooled(const at::Tensor& ids, const at::Tensor& values) {
   for (std::size_t j = 0; j < slots_.size(); ++j) {
     if (slots_[j] == 1) continue;
-    const at::Tensor filled = ids.narrow(1, slot_starts_[j], slots_[j]).ne(kEmptySlot).any(1);
-    pooled_[j].add(values.select(1, static_cast<int64_t>(j)).index({filled}));
+    const at::Tensor rows = filled(ids, j);
+    at::Tensor pooled = values.select(1, static_cast<int64_t>(j)).index({rows});
+    if (layer_.options.wide) {
+      const at::Tensor own = ids.narrow(1, slot_starts_[j], slots_[j]).index({rows}), used = own.ne(kEmptySlot);
+      const at::Tensor index = own.clamp(0, layer_.options.cardinalities[j] - 1).to(at::kLong);
+      const at::Tensor weights = table(j).select(1, layer_.options.embedding_dim).index({index}) * used;
+      pooled = at::cat({pooled, (weights.sum(1) / used.sum(1)).unsqueeze(1).to(pooled.scalar_type())}, 1);
+    }
+    pooled_[j].add(pooled);
   }
 }
 
-Moments EmbeddingRecorder::table_moments(int64_t field, const at::Tensor& counts) const {
-  const auto j = static_cast<std::size_t>(field);
-  Moments moments(layer_.options.embedding_dim);
-  moments.add_weighted(layer_.weight.detach()
-                           .narrow(0, row_starts_[j], layer_.options.cardinalities[j])
-                           .narrow(1, 0, layer_.options.embedding_dim),
-                       counts);
-  return moments;
+// The wide weights of all fields have one gradient.
+void EmbeddingRecorder::add_gradients(const std::vector<at::Tensor>& gradients) {
+  const std::size_t per_lookup = layer_.options.wide ? 2 : 1;
+  for (std::size_t use = 0; use < pending_ids_.size(); ++use) {
+    const at::Tensor &ids = pending_ids_[use], &values = gradients[use * per_lookup];
+    const at::Tensor wide = per_lookup == 2 ? gradients[use * per_lookup + 1] : at::Tensor();
+    if (ids.numel() == 0 || !(values.defined() || wide.defined())) continue;
+    const auto fields = static_cast<int64_t>(slots_.size());
+    at::Tensor g = at::zeros({fields, ids.size(0), width()}, layer_.weight.options().dtype(at::kDouble));
+    if (values.defined()) g.narrow(2, 0, layer_.options.embedding_dim).copy_(values.transpose(0, 1));
+    if (wide.defined()) g.select(2, layer_.options.embedding_dim).copy_(wide.expand({fields, ids.size(0)}));
+    for (std::size_t j = 0; j < slots_.size(); ++j) {
+      const at::Tensor used = filled(ids, j);
+      if (!used.all().item<bool>()) g[static_cast<int64_t>(j)].mul_(used.unsqueeze(1));
+    }
+    add_outer(metric_, g);
+  }
+  pending_ids_.clear();
 }
 
-LayerStatistics EmbeddingRecorder::finish(const std::string& layer) const {
+at::Tensor EmbeddingRecorder::table(std::size_t field) const {
+  return layer_.weight.detach().narrow(0, row_starts_[field], layer_.options.cardinalities[field]);
+}
+
+std::vector<IdBlock> EmbeddingRecorder::blocks_of(std::size_t field, const at::Tensor& counts) const {
+  const at::Tensor rows = table(field);
+  std::vector<IdBlock> blocks;
+  int64_t begin = 0;
+  for (const int64_t end : block_ends(rows.size(0))) {
+    Moments moments(width());
+    moments.add_weighted(rows.narrow(0, begin, end - begin), counts.narrow(0, begin, end - begin));
+    blocks.push_back({begin, end, on_cpu(moments)});
+    begin = end;
+  }
+  return blocks;
+}
+
+LayerStatistics EmbeddingRecorder::finish(const std::string& layer, double rows) const {
   const nn::EmbeddingOptions& options = layer_.options;
   LayerStatistics statistics;
   statistics.is_embedding = true;
@@ -148,13 +245,21 @@ LayerStatistics EmbeddingRecorder::finish(const std::string& layer) const {
   const at::Tensor counts = counts_.cpu().to(at::kDouble);
   for (std::size_t j = 0; j < slots_.size(); ++j) {
     const at::Tensor count = counts.narrow(0, row_starts_[j], options.cardinalities[j]).clone();
-    const bool pooled = slots_[j] > 1;
-    const Moments moments = pooled ? pooled_[j] : table_moments(static_cast<int64_t>(j), count);
-    const double rows = pooled ? moments.count() + static_cast<double>(moments.skipped()) : count.sum().item<double>();
+    statistics.id_blocks.push_back(blocks_of(j, count));
+    Moments moments = on_cpu(pooled_[j]);
+    double looked_up = moments.count() + static_cast<double>(moments.skipped());
+    if (slots_[j] == 1) {
+      for (const IdBlock& block : statistics.id_blocks.back()) moments.merge(block.rows);
+      looked_up = count.sum().item<double>();
+    }
     const std::string name = options.names.empty() ? std::to_string(j) : options.names[j];
-    check_finite_share(fmt::format("field '{}' of layer '{}'", name, layer), rows - moments.count(), rows);
+    check_finite_share(fmt::format("field '{}' of layer '{}'", name, layer), looked_up - moments.count(), looked_up);
     statistics.id_counts.push_back(count);
-    statistics.output.push_back(on_cpu(moments));
+    statistics.output.push_back(leading(moments, options.embedding_dim));
+    if (options.wide) statistics.joint.push_back(moments);
+    if (!options_.metric) continue;
+    const at::Tensor none = at::zeros({width(), width()}, at::kDouble);
+    statistics.metric.push_back(mean_over(metric_.defined() ? metric_[static_cast<int64_t>(j)] : none, rows));
   }
   return statistics;
 }
