@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from afm.factorized import FactorizedEmbedding, factorized_layers
+from afm.factorized import factorized_layers
 
 
 def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -31,10 +31,7 @@ def parameter_groups(model: nn.Module) -> list[dict]:
         optimizer = torch.optim.Adam(afm.parameter_groups(small), lr=1e-3)
     """
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
-    factors = set()
-    for pair in factorized_layers(model).values():
-        trained = pair.basis if isinstance(pair, FactorizedEmbedding) else pair
-        factors.update(id(parameter) for parameter in trained.parameters())
+    factors = {id(p) for pair in factorized_layers(model).values() for p in pair.parameters()} - tables
     groups: dict[str, list[nn.Parameter]] = {"factors": [], "tables": [], "rest": []}
     for parameter in model.parameters():
         if parameter.requires_grad:

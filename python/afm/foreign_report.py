@@ -21,11 +21,13 @@ class LayerReport:
         name: the first of its names.
         shape: outputs x inputs, or ids x width of an embedding.
         rank: None where it stays dense, because a pair would not pay or was not asked for.
-        kept_energy: share of the output's variance; with a padding_idx, of its distance from that row.
-        predicted_error: over all calibration rows.
-        measured_error: of the new layer, over at most 1024 rows of its first call.
+        kept_energy: share of the output's variance; of a table with a padding_idx, of its distance from that row, of an
+            embedding bag, of its second moment.
+        predicted_error: over all calibration rows, without what an activation cuts off.
+        measured_error: of the new layer, over at most 1024 rows of its first call; nan without a sample of them, as
+            after statistics were saved.
         parameters_before: of the dense layer.
-        parameters_after: of the pair.
+        parameters_after: of the pair; a shared basis counts in the first table that has it.
     """
 
     name: str
@@ -44,32 +46,46 @@ class CompressionReport:
 
     Args:
         layers: those that the calibration batches reached.
-        left_alone: name -> reason, of the others.
+        left_alone: name -> reason, of the other layers, and of parameters that are in no layer, such as a cross
+            network's kernels.
+        left_alone_parameters: name -> how many parameters each of these has.
         plan: the ranks; compress(..., plan=report.plan) does the same again.
         parameters_before, parameters_after, bytes_before, bytes_after: of the whole model; bytes include buffers.
+        optimizers: attribute -> what was done to the optimizer that it holds.
+        notes: attribute -> what was done to it, or is to be looked after: it held old layers or their parameters.
         model: the compressed model.
     """
 
     layers: list[LayerReport]
     left_alone: dict[str, str]
+    left_alone_parameters: dict[str, int]
     plan: RankPlan
     parameters_before: int
     parameters_after: int
     bytes_before: int
     bytes_after: int
-    model: nn.Module = field(repr=False, compare=False)
+    optimizers: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    model: nn.Module = field(default_factory=nn.Identity, repr=False, compare=False)
 
     def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Raises ValueError unless the optimizer holds the parameters of the compressed model."""
         check_optimizer(self.model, optimizer)
 
+    def left_alone_share(self, name: str) -> float:
+        """Of the parameters before, those that were left alone under this name."""
+        return self.left_alone_parameters[name] / max(self.parameters_before, 1)
+
     def __str__(self) -> str:
         header = ["layer", "shape", "rank", "kept", "predicted", "measured", "before", "after"]
-        rows = [_cells(layer) for layer in self.layers]
-        lines = _aligned([header, *rows])
+        lines = _aligned([header, *(_cells(layer) for layer in self.layers)])
         ratio = self.parameters_before / max(self.parameters_after, 1)
         lines.append(f"{self.parameters_before:,} -> {self.parameters_after:,} parameters ({ratio:.2f} x)")
-        lines += [f"left alone: {name or 'the model'}: {reason}" for name, reason in self.left_alone.items()]
+        lines += [
+            f"left alone: {name or 'the model'} ({100 * self.left_alone_share(name):.1f} %): {reason}"
+            for name, reason in self.left_alone.items()
+        ]
+        lines += [f"{attribute}: {what}" for attribute, what in {**self.notes, **self.optimizers}.items()]
         return "\n".join([*lines, OPTIMIZER_NOTE])
 
 

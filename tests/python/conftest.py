@@ -1,8 +1,11 @@
 """Fixtures: a small planted task, its schema and datasets."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small models are faster so, and tests run side by side
 
 if importlib.util.find_spec("afm") is None:  # neither installed nor on PYTHONPATH
     sys.path.insert(0, str(Path(__file__).parents[2] / "build" / "python"))
