@@ -75,7 +75,13 @@ from afm.compression import (
 )
 from afm.distillation import distillation_loss
 from afm.errors import DataError, Error, FormatError, IoError
-from afm.factorized import FactorizedEmbedding, FactorizedLinear
+from afm.factorized import (
+    FactorizedConv1d,
+    FactorizedEmbedding,
+    FactorizedEmbeddingBag,
+    FactorizedLinear,
+    SharedBasisEmbedding,
+)
 from afm.files import inspect, save_tensors
 from afm.foreign import compress
 from afm.foreign_optimizer import check_optimizer, parameter_groups
@@ -115,7 +121,9 @@ __all__ = [
     "EncoderBuilder",
     "EpochRecord",
     "Error",
+    "FactorizedConv1d",
     "FactorizedEmbedding",
+    "FactorizedEmbeddingBag",
     "FactorizedLinear",
     "Factors",
     "FieldSpec",
@@ -136,6 +144,7 @@ __all__ = [
     "RankPlan",
     "SafetensorsFile",
     "Schema",
+    "SharedBasisEmbedding",
     "Spectrum",
     "Statistics",
     "TableFactors",
