@@ -4,6 +4,7 @@
 
 #include "libafm/compress/comparison.h"
 #include "libafm/compress/factorize.h"
+#include "libafm/compress/fold.h"
 #include "libafm/compress/plan.h"
 #include "libafm/compress/statistics.h"
 #include "libafm/core/error.h"
@@ -18,6 +19,7 @@
 #include "libafm/metrics/metrics.h"
 #include "libafm/nn/embedding.h"
 #include "libafm/nn/interaction.h"
+#include "libafm/nn/latent_interaction.h"
 #include "libafm/nn/linear.h"
 #include "libafm/nn/mlp.h"
 #include "libafm/nn/model.h"

@@ -2,6 +2,7 @@
 
 // Deep & Cross Network (Wang et al., 2017; DCN-V2: cross = matrix, Wang et al., 2021), parallel form:
 //   x0 = embeddings and dense features, concatenated [B, n];  logit = head([cross(x0), mlp(x0)])
+// Folded (vector form): u = latents and dense features [B, K + Q];  logit = latent_cross(u) + head(mlp(u))
 
 #include <cstdint>
 #include <memory>
@@ -14,6 +15,7 @@
 #include "libafm/core/fields.h"
 #include "libafm/nn/embedding.h"
 #include "libafm/nn/interaction.h"
+#include "libafm/nn/latent_interaction.h"
 #include "libafm/nn/linear.h"
 #include "libafm/nn/mlp.h"
 #include "libafm/nn/model.h"
@@ -50,12 +52,17 @@ class DCNImpl : public Model {
   std::string_view kind() const override { return "dcn"; }
   std::string options_json() const override;
   std::shared_ptr<Model> rebuild(std::string_view options_json, const RankPlan& plan) const override;
+  FoldResult folded() const override;
 
   DCNOptions options;
   nn::Embedding embedding{nullptr};
   nn::CrossNet cross{nullptr};
-  nn::Mlp mlp{nullptr};      // without output layer; absent when `hidden` is empty
-  nn::Linear head{nullptr};  // [1, n + last hidden width]
+  nn::LatentCross latent_cross{nullptr};  // "cross" of a folded embedding, with its part of the head
+  nn::Mlp mlp{nullptr};                   // without output layer; absent when `hidden` is empty
+  nn::Linear head{nullptr};               // [1, n + last hidden width]; folded: [1, last hidden width], absent without
+
+ private:
+  void add_cross(int64_t width);
 };
 TORCH_MODULE(DCN);
 

@@ -1,5 +1,6 @@
 #include "models/features.h"
 
+#include <numeric>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -68,8 +69,17 @@ void apply_fresh_plan(torch::nn::Module& model, const RankPlan& plan) {
   for (nn::Layer* layer : changed) layer->reset_parameters();
 }
 
-int64_t feature_width(const Schema& schema, int64_t embedding_dim) {
-  return static_cast<int64_t>(schema.cardinalities().size()) * embedding_dim + schema.dense_count();
+bool is_folded(const nn::EmbeddingImpl& embedding) { return embedding.options.basis == Basis::kNone; }
+
+const at::Tensor& read_of(const nn::EmbeddingOutput& output) {
+  return output.values.defined() ? output.values : output.latents;
+}
+
+int64_t feature_width(const Schema& schema, const nn::EmbeddingImpl& embedding) {
+  const auto& ranks = embedding.options.ranks;
+  const int64_t read = is_folded(embedding) ? std::accumulate(ranks.begin(), ranks.end(), int64_t{0})
+                                            : embedding.field_count() * embedding.options.embedding_dim;
+  return read + schema.dense_count();
 }
 
 at::Tensor dense_features(const Batch& batch, int64_t count, const at::Tensor& values) {
@@ -88,9 +98,11 @@ at::Tensor concatenate(const at::Tensor& values, const at::Tensor& dense) {
   return dense.defined() ? at::cat({flat, dense}, 1) : flat;
 }
 
-at::Tensor first_order(const at::Tensor& wide, nn::Linear& wide_dense, const at::Tensor& dense,
-                       const at::Tensor& bias) {
-  const at::Tensor logit = wide + bias;
+at::Tensor first_order(const nn::EmbeddingOutput& output, const at::Tensor& wide_latent, nn::Linear& wide_dense,
+                       const at::Tensor& dense, const at::Tensor& bias) {
+  at::Tensor logit = bias;
+  if (output.wide.defined()) logit = logit + output.wide;
+  if (wide_latent.defined()) logit = logit + at::mv(output.latents, wide_latent);
   return dense.defined() ? logit + wide_dense->forward(dense).squeeze(1) : logit;
 }
 

@@ -54,13 +54,19 @@ void check_schema(const Schema& schema, std::string_view model);
 nn::EmbeddingOptions embedding_options(const Schema& schema, int64_t embedding_dim, double init_std, bool wide,
                                        const RankPlan& plan);
 
-// F D + Q.
-int64_t feature_width(const Schema& schema, int64_t embedding_dim);
+// Whether the layers behind an embedding read its latents (Basis::kNone).
+bool is_folded(const nn::EmbeddingImpl& embedding);
 
-// The MLP over all features.
+// What the layers behind read of a lookup: values [B, F, D], of a folded embedding the latents [B, K].
+const at::Tensor& read_of(const nn::EmbeddingOutput& output);
+
+// Width of what they read with the dense features: F D + Q, of a folded embedding K + Q.
+int64_t feature_width(const Schema& schema, const nn::EmbeddingImpl& embedding);
+
+// The MLP over all features, `in_features` wide.
 template <typename Options>
-nn::MlpOptions mlp_options(const Schema& schema, const Options& options, int64_t out_features) {
-  return {.in_features = feature_width(schema, options.embedding_dim),
+nn::MlpOptions mlp_options(int64_t in_features, const Options& options, int64_t out_features) {
+  return {.in_features = in_features,
           .hidden = options.hidden,
           .out_features = out_features,
           .batch_norm = options.batch_norm,
@@ -74,10 +80,12 @@ void apply_fresh_plan(torch::nn::Module& model, const RankPlan& plan);
 // batch whose dense features are not [B, count].
 at::Tensor dense_features(const Batch& batch, int64_t count, const at::Tensor& values);
 
-// values [B, F, D], dense [B, Q] or undefined -> [B, F D + Q].
+// values [B, F, D] or latents [B, K], dense [B, Q] or undefined -> [B, F D + Q] or [B, K + Q].
 at::Tensor concatenate(const at::Tensor& values, const at::Tensor& dense);
 
-// The first-order terms, FuxiCTR's LogisticRegression: wide [B] + wide_dense(dense) + bias [1] -> [B].
-at::Tensor first_order(const at::Tensor& wide, nn::Linear& wide_dense, const at::Tensor& dense, const at::Tensor& bias);
+// The first-order terms, FuxiCTR's LogisticRegression: wide [B] + wide_dense(dense) + bias [1] -> [B]. wide_latent [K],
+// or undefined, weighs the latents of a folded embedding; wide may be undefined then.
+at::Tensor first_order(const nn::EmbeddingOutput& output, const at::Tensor& wide_latent, nn::Linear& wide_dense,
+                       const at::Tensor& dense, const at::Tensor& bias);
 
 }  // namespace afm::models

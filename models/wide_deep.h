@@ -44,12 +44,14 @@ class WideDeepImpl : public Model {
   std::string_view kind() const override { return "wide_deep"; }
   std::string options_json() const override;
   std::shared_ptr<Model> rebuild(std::string_view options_json, const RankPlan& plan) const override;
+  FoldResult folded() const override;
 
   WideDeepOptions options;
   nn::Embedding embedding{nullptr};  // with wide weights
   nn::Linear wide_dense{nullptr};    // [1, Q], first-order weights of the dense features; absent when Q is 0
   nn::Mlp mlp{nullptr};
-  at::Tensor bias;  // [1]
+  at::Tensor wide_latent;  // [K], of a folded embedding with joint wide weights
+  at::Tensor bias;         // [1]
 };
 TORCH_MODULE(WideDeep);
 
