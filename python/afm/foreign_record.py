@@ -12,7 +12,8 @@ SAMPLE_ROWS = 1024  # of a layer's inputs are kept, to measure its factor pair o
 LEAST_SAMPLE = 1 << 16  # if they are not more numbers than this, or than the layer's covariance has
 SKIPPED_SHARE = 1e-3  # of rows that may be non-finite
 ROWS_PER_OUTPUT = 24  # calibration rows that the moments of a layer with m outputs take where there are more: 24 m,
-LEAST_ROWS = 4096  # or so many
+LEAST_ROWS = 4096  # or so many,
+LEAST_VALUES = 1 << 20  # or so many outputs: narrow layers are cheap
 MANY_IDS = 8  # times those of a call: a histogram of all ids would then cost more than adding one by one
 LEAST_PIECE = 128  # rows that are added at a time, or 2 m where that is more: merging costs m^2
 
@@ -43,7 +44,7 @@ class Thinning:
     """
 
     def __init__(self, outputs: int, calls: int | None):
-        self.wanted = max(ROWS_PER_OUTPUT * outputs, LEAST_ROWS)
+        self.wanted = max(ROWS_PER_OUTPUT * outputs, LEAST_ROWS, LEAST_VALUES // outputs)
         self.piece = max(2 * outputs, LEAST_PIECE)
         self.expected, self.calls = calls, 0
         self.seen = 0  # rows
