@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -75,8 +75,13 @@ def collect(model: nn.Module, batches: Iterable[Any], forward: Forward | None, w
 
     Raises DataError for no batch, or a layer whose outputs are not finite.
     """
+    if isinstance(batches, torch.Tensor | Mapping):
+        raise TypeError(f"batches must be an iterable of batches, got a {type(batches).__name__}; put one into a list")
     model, forward = unwrapped(model), forward or call_model
     layers = layers_of(model)
+    if not layers.dense:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in layers.left_alone.items())
+        raise ValueError(f"the model has no layer that can become a factor pair{': ' if reasons else ''}{reasons}")
     recorders = {name: recorder_for(layer, _length(batches)) for name, layer in layers.dense.items()}
     rows, first, read = 0, None, set()
     with _evaluating(model):

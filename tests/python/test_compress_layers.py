@@ -118,6 +118,11 @@ def test_a_lazy_model_is_refused():
         reasons(Holder(other=nn.LazyLinear(4)))
 
 
+def test_a_model_without_any_layer_is_refused_with_the_reasons():
+    with pytest.raises(ValueError, match="become a factor pair: other: nn.Bilinear is not supported"):
+        afm.compress(nn.ModuleDict({"other": nn.Bilinear(4, 4, 4)}), [], ratio=2)
+
+
 def test_a_model_of_libafm_is_sent_to_its_own_functions(model, train_set):
     with pytest.raises(TypeError, match="for ours: collect_statistics, plan_ranks, factorize"):
         afm.compress(model, [], ratio=2)
