@@ -84,6 +84,7 @@ class HeldTensors:
     def renew(self, model: nn.Module, in_use: set[str]) -> None:
         """`in_use`: parameters that the forward has from a list or dict: others there keep their places beside them."""
         self._in_use = {id(p) for name, p in model.named_parameters() if name in in_use}
+        self._seen.update(id(module) for module in model.modules())  # each is looked into once, by its own name
         for path, module in model.named_modules():
             self._renew_attributes(module, path)
         for path, count in self._renewed.items():

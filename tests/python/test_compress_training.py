@@ -70,6 +70,18 @@ def test_parameter_groups_hold_each_parameter_once(ids):
     assert sum(map(len, groups.values())) == len(list(small.parameters()))
 
 
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD, torch.optim.Adagrad])
+def test_parameter_groups_come_with_learning_rates_for_any_optimizer(ids, kind):
+    small, report = afm.compress(made(Ranker), [ids], plan=PLAN)
+    optimizer = kind(afm.parameter_groups(small, lr=0.01))
+    report.check_optimizer(optimizer)
+    rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+    assert rates == pytest.approx({"factors": 0.003, "tables": 0.01, "rest": 0.01})
+    assert all("lr" not in group for group in afm.parameter_groups(small))
+    with pytest.raises(ValueError, match="parameter_groups lr must be > 0, got 0"):
+        afm.parameter_groups(small, lr=0)
+
+
 def test_a_shared_basis_and_its_offsets_are_factors(ids):
     plan = {f"tables.f{j}": afm.LayerPlan([3], "shared") for j in range(FIELDS)}
     small, _ = afm.compress(made(Ranker), [ids], plan=plan)
@@ -112,6 +124,7 @@ OPTIMIZERS = [
 @pytest.mark.parametrize("make", OPTIMIZERS)
 def test_an_optimizer_that_the_model_holds_trains_the_copy(ids, make):
     model = made(Ranker)
+    model.history = {"model": model}  # which is not where the optimizer is
     model.optim = make(model.parameters())
     train(model, ids, model.optim, steps=3)
     small, report = afm.compress(model, [ids], plan=PLAN)
