@@ -42,7 +42,7 @@ def main() -> None:
     small, report = afm.compress(model, rows.split(1000), ratio=4)
     compressed = small.evaluate(test_x, test_y)
 
-    optimizer = torch.optim.Adam(afm.parameter_groups(small), lr=1e-3)  # a new one, for the new parameters
+    optimizer = torch.optim.Adam(afm.parameter_groups(small, lr=1e-3))  # a new one, for the new parameters
     report.check_optimizer(optimizer)
     small.compile(optimizer, "binary_crossentropy", metrics=["auc"])
     small.fit(train_x, train_y, batch_size=1000, epochs=2, verbose=0)

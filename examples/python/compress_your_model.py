@@ -78,7 +78,7 @@ def main() -> None:
     print(report, end="\n\n")
     compressed = copy.deepcopy(small)
 
-    optimizer = torch.optim.Adam(afm.parameter_groups(small), lr=1e-3)  # never the one from before
+    optimizer = torch.optim.Adam(afm.parameter_groups(small, lr=1e-3))  # never the one from before
     report.check_optimizer(optimizer)
     train(small, optimizer, loader, epochs=2, teacher=model.eval())
 

@@ -3,6 +3,7 @@
 import afm
 import pytest
 import torch
+from afm.factorized import factorized_layers
 from torch import nn
 
 onnx = pytest.importorskip("onnx")
@@ -12,20 +13,23 @@ FIELDS, IDS, WIDTH, ROWS, TOLERANCE = 3, 30, 8, 64, 1e-5
 
 
 class Ranker(nn.Module):
-    """Tables with and without padding, an in-place activation, batch norm, and a layer used twice."""
+    """Tables with and without padding, a bag, a convolution of width 1, batch norm, and a layer used twice."""
 
     def __init__(self):
         super().__init__()
         self.tables = nn.ModuleList(
-            [nn.Embedding(IDS, WIDTH, padding_idx=0 if j == 1 else None) for j in range(FIELDS)]
+            [nn.Embedding(IDS, WIDTH, padding_idx=j if j == 1 else None) for j in range(FIELDS)]
         )
-        self.tower = nn.Sequential(nn.Linear(FIELDS * WIDTH + 2, 24), nn.BatchNorm1d(24), nn.ReLU(inplace=True))
+        self.bag = nn.EmbeddingBag(IDS, WIDTH, mode="mean")
+        self.mix = nn.Conv1d(FIELDS + 1, 12, 1)
+        self.tower = nn.Sequential(nn.Linear(12 * WIDTH + 2, 24), nn.BatchNorm1d(24), nn.ReLU(inplace=True))
         self.block = nn.Linear(24, 24)
         self.head = nn.Linear(24, 1)
 
     def forward(self, ids, dense):
         embedded = [table(ids[:, j]) for j, table in enumerate(self.tables)]
-        hidden = self.tower(torch.cat([*embedded, dense], 1))
+        mixed = self.mix(torch.stack([*embedded, self.bag(ids)], 1))
+        hidden = self.tower(torch.cat([mixed.flatten(1), dense], 1))
         hidden = torch.relu(self.block(torch.relu(self.block(hidden))))
         return self.head(hidden).squeeze(1)
 
@@ -35,24 +39,28 @@ def inputs(rows=ROWS, seed=1):
     return torch.randint(IDS, (rows, FIELDS), generator=generator), torch.randn(rows, 2, generator=generator)
 
 
-@pytest.fixture(params=["original", "compressed"])
+COMPRESSIONS = {"compressed": {}, "with one basis and activations": {"basis": "shared", "activation": "shifted_relu"}}
+
+
+@pytest.fixture(params=["original", *COMPRESSIONS])
 def model(request):
     torch.manual_seed(2)
     original = Ranker()
+    nn.init.normal_(original.head.weight)  # logits that differ
     for _ in range(20):
         original(*inputs())  # moves the statistics of batch norm
     original.eval()
     if request.param == "original":
         return original
-    small, report = afm.compress(original, [inputs()], energy=0.8)
-    pairs = {type(module) for module in small.modules()} & {afm.FactorizedLinear, afm.FactorizedEmbedding}
-    assert len(pairs) == 2 and report.parameters_after < report.parameters_before
+    small, report = afm.compress(original, [inputs()], energy=0.7, **COMPRESSIONS[request.param])
+    kinds = {type(pair).__name__ for pair in factorized_layers(small).values()}
+    assert len(kinds) == 4 and report.parameters_after < report.parameters_before, kinds
     return small
 
 
 def relative_error(given, expected):
     given, expected = (torch.as_tensor(tensor).detach().double() for tensor in (given, expected))
-    assert given.shape == expected.shape and expected.std() > 0.01
+    assert given.shape == expected.shape and expected.std() > 0.1
     return float((given - expected).abs().max() / expected.abs().max())
 
 
