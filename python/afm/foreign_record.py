@@ -27,8 +27,8 @@ def rows_of_output(layer: nn.Module, output: torch.Tensor) -> torch.Tensor:
     return output.reshape(-1, output.shape[-1])
 
 
-def _wide(rows: torch.Tensor) -> torch.Tensor:
-    return rows if rows.dtype == torch.float64 else rows.float()
+def _wide(rows: torch.Tensor, exact: bool = False) -> torch.Tensor:
+    return rows.double() if exact or rows.dtype == torch.float64 else rows.float()
 
 
 def _first(args: tuple, kwargs: dict) -> torch.Tensor:
@@ -74,6 +74,8 @@ class OutputRecorder:
     def __init__(self, layer: nn.Module, calls: int | None):
         self.layer = layer
         self.outputs = layer.weight.shape[1 if isinstance(layer, nn.EmbeddingBag) else 0]
+        # The covariance of more outputs than inputs is singular, and must be so to the last digits of its eigenvalues.
+        self.exact = self.outputs > layer.weight.shape[1]
         self.thinning = Thinning(self.outputs, calls)
         self.output = _core.Moments()
         self.sample: Sample | None = None  # of the first call
@@ -99,7 +101,7 @@ class OutputRecorder:
         inputs, (taken, weight) = _first(args, kwargs), share
         if batched:
             output, inputs = output[taken], inputs if isinstance(self.layer, nn.EmbeddingBag) else inputs[taken]
-        self._add_rows(_wide(rows_of_output(self.layer, output.detach())), inputs, weight)
+        self._add_rows(_wide(rows_of_output(self.layer, output.detach()), self.exact), inputs, weight)
 
     def _add_rows(self, rows: torch.Tensor, inputs: torch.Tensor, weight: float) -> None:
         if isinstance(self.layer, nn.EmbeddingBag):

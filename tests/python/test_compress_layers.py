@@ -38,6 +38,21 @@ def test_a_layer_used_twice_has_the_moments_of_both_uses(ids):
     assert line.predicted_error != pytest.approx(float(alone[5:].sum()), rel=1e-2)
 
 
+def test_more_outputs_than_inputs_have_no_error_at_full_rank_whatever_the_means_of_their_uses():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.wide = nn.Linear(112, 480)
+
+        def forward(self, x):
+            return self.wide(x), self.wide(x + 1.0)
+
+    x = torch.randn(1000, 112)
+    small, report = afm.compress(made(Twice), [x, x + 1], plan={"wide": 112})
+    energy = float(torch.cat(small(x)).detach().double().square().sum(1).mean())
+    assert report.layers[0].predicted_error < 1e-12 * energy  # 1e-7 from products in float32
+
+
 class Extended(nn.Linear):
     def __init__(self):
         super().__init__(9, 4)
