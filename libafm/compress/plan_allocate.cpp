@@ -78,6 +78,14 @@ std::vector<std::size_t> lower_hull(const Group& group) {
   return hull;
 }
 
+Allocation cheapest(const std::vector<Group>& groups) {
+  Allocation allocation;
+  for (const Group& group : groups) allocation.choice.push_back(lower_hull(group).front());
+  add_up(groups, allocation);
+  allocation.bound = allocation.loss;
+  return allocation;
+}
+
 std::optional<Allocation> allocate(const std::vector<Group>& groups, double budget) {
   std::vector<std::vector<std::size_t>> hulls;
   Allocation allocation;

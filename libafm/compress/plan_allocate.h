@@ -25,6 +25,9 @@ struct Allocation {
 // Points on the lower convex hull, from the cheapest to the one of least loss; of equals the first.
 std::vector<std::size_t> lower_hull(const Group& group);
 
+// The cheapest points of all groups, of equals the best.
+Allocation cheapest(const std::vector<Group>& groups);
+
 // Greedy along the hulls, most loss saved per cost first, then by whatever still fits: within one hull step of `bound`.
 // Nothing when the cheapest points do not fit.
 std::optional<Allocation> allocate(const std::vector<Group>& groups, double budget);

@@ -12,12 +12,20 @@ namespace {
 
 // Moves a level past the rounding of the ratio that it stands for.
 constexpr double kPastRounding = 1.0 + 1e-12;
+// Of a share of variance that all components together keep.
+constexpr double kShareRounding = 1e-12;
 
 }  // namespace
 
-PlanCandidate::PlanCandidate(std::string path, const LayerStatistics& statistics, Basis basis)
-    : path_(std::move(path)), statistics_(&statistics), basis_(basis) {
-  const std::vector<Directions> directions = output_directions(statistics, {.basis = basis});
+PlanCandidate::PlanCandidate(std::string path, const LayerStatistics& statistics, const PlanOptions& options,
+                             Currency currency, const StorageRules& rules)
+    : path_(std::move(path)),
+      statistics_(&statistics),
+      form_(form_of(statistics, options)),
+      currency_(currency),
+      rules_(rules) {
+  const std::vector<Directions> directions =
+      output_directions(statistics, {.basis = form_.basis, .joint = form_.joint});
   double lost = 0.0;  // beyond the last step
   for (std::size_t field = 0; field < directions.size(); ++field) {
     const double share = share_of_rows(statistics, static_cast<int64_t>(field));
@@ -25,7 +33,7 @@ PlanCandidate::PlanCandidate(std::string path, const LayerStatistics& statistics
     for (double& value : variance) value *= share;
     std::vector<double>& discarded = discarded_.emplace_back(variance.size() + 1, 0.0);
     for (std::size_t k = variance.size(); k-- > 0;) discarded[k] = discarded[k + 1] + variance[k];
-    const int64_t limit = std::min(directions[field].spectrum.rank, largest_rank(statistics));
+    const int64_t limit = std::min(directions[field].spectrum.rank, largest_rank(statistics, form_.joint));
     field_steps_.push_back(steps_of(field, variance, limit));
     steps_.insert(steps_.end(), field_steps_.back().begin(), field_steps_.back().end());
     lost += discarded[field_steps_.back().empty() ? 0 : static_cast<std::size_t>(field_steps_.back().back().rank)];
@@ -53,19 +61,25 @@ std::vector<PlanCandidate::Step> PlanCandidate::steps_of(std::size_t field, cons
   return steps;
 }
 
-Ranks PlanCandidate::for_energy(double energy) const {
-  const auto enough = std::ranges::find_if(kept_, [energy](double kept) { return kept >= energy; });
-  const auto count = std::min(enough - kept_.begin(), std::ssize(steps_));
+Ranks PlanCandidate::ranks_after(std::ptrdiff_t steps) const {
   Ranks ranks(field_steps_.size(), 0);
-  for (std::ptrdiff_t s = 0; s < count; ++s) {
+  for (std::ptrdiff_t s = 0; s < steps; ++s) {
     const Step& step = steps_[static_cast<std::size_t>(s)];
     ranks[step.field] = step.rank;
   }
-  return dense_unless_smaller(std::move(ranks));
+  return ranks;
+}
+
+Ranks PlanCandidate::for_energy(double energy) const {
+  if (kept_.back() < energy - kShareRounding) return {};
+  const auto enough = std::ranges::find_if(kept_, [energy](double kept) { return kept >= energy; });
+  return dense_unless_smaller(ranks_after(std::min(enough - kept_.begin(), std::ssize(steps_))));
 }
 
 std::vector<double> PlanCandidate::energy_levels() const {
-  return {kept_.begin() + (steps_.empty() ? 0 : 1), kept_.end()};
+  std::vector<double> levels(kept_.begin() + (steps_.empty() ? 0 : 1), kept_.end());
+  if (levels.back() < 1.0 - kShareRounding) levels.push_back(1.0);
+  return levels;
 }
 
 Ranks PlanCandidate::for_share(double share) const {
@@ -81,8 +95,26 @@ std::vector<double> PlanCandidate::share_levels() const {
   return levels;
 }
 
-int64_t PlanCandidate::parameters(const Ranks& ranks) const {
-  return ranks.empty() ? statistics_->parameters() : factorized_parameters(*statistics_, ranks, basis_);
+std::vector<Ranks> PlanCandidate::ladder(int64_t count) const {
+  const auto steps = std::ssize(steps_);
+  std::ptrdiff_t paying = 0;
+  while (paying < steps && cost(ranks_after(paying + 1)) < cost({})) ++paying;
+  std::vector<Ranks> ladder;
+  for (int64_t i = 0; i < count; ++i) {
+    Ranks ranks = ranks_after(paying * i / std::max<int64_t>(count - 1, 1));
+    if (ladder.empty() || ladder.back() != ranks) ladder.push_back(std::move(ranks));
+  }
+  return ladder;
+}
+
+double PlanCandidate::cost(const Ranks& ranks) const {
+  LayerPlan plan = form_;
+  if (ranks.empty()) {
+    plan = {.bits = form_.bits, .scale = form_.scale};
+  } else {
+    plan.ranks = ranks;
+  }
+  return amount_of(layer_size(*statistics_, plan, rules_), currency_);
 }
 
 double PlanCandidate::kept_energy(const Ranks& ranks) const {
@@ -100,15 +132,15 @@ std::vector<Growth> PlanCandidate::growths(const Ranks& ranks) const {
     Ranks larger = ranks;
     larger[field] = next->rank;
     larger = dense_unless_smaller(std::move(larger));
-    const int64_t parameters_more = parameters(larger) - parameters(ranks);
+    const double cost_more = cost(larger) - cost(ranks);
     const double energy = (discarded(ranks) - discarded(larger)) / total;
-    growths.push_back({std::move(larger), parameters_more, energy});
+    growths.push_back({std::move(larger), cost_more, energy});
   }
   return growths;
 }
 
 Ranks PlanCandidate::dense_unless_smaller(Ranks ranks) const {
-  if (factorized_parameters(*statistics_, ranks, basis_) >= statistics_->parameters()) ranks.clear();
+  if (cost(ranks) >= cost({})) ranks.clear();
   return ranks;
 }
 

@@ -1,11 +1,14 @@
 #pragma once
 
-// Private: one layer in a rank plan: how its ranks grow with the share of variance or of rank that it is to keep.
+// Private: one layer under the policies energy and uniform: how its ranks grow with the share of variance or of rank
+// that it is to keep.
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "libafm/compress/plan_budget.h"
+#include "libafm/compress/plan_costs.h"
 #include "libafm/compress/statistics.h"
 #include "libafm/nn/rank_plan.h"
 
@@ -17,19 +20,20 @@ using Ranks = std::vector<int64_t>;
 // What a layer may become next.
 struct Growth {
   Ranks ranks;
-  int64_t parameters = 0;  // more than now, above 0
-  double energy = 0.0;     // more of the layer's variance than now
+  double cost = 0.0;    // more than now
+  double energy = 0.0;  // more of the layer's variance than now
 };
 
 class PlanCandidate {
  public:
-  // `statistics` must outlive the candidate.
-  PlanCandidate(std::string path, const LayerStatistics& statistics, Basis basis);
+  // `statistics` must outlive the candidate. Costs are those of the layer itself in `currency`.
+  PlanCandidate(std::string path, const LayerStatistics& statistics, const PlanOptions& options, Currency currency,
+                const StorageRules& rules);
 
   const std::string& path() const { return path_; }
-  bool is_embedding() const { return statistics_->is_embedding; }
+  const LayerStatistics& layer() const { return *statistics_; }
 
-  // The fewest components, the largest first, that keep `energy` > 0 of the variance.
+  // The fewest components, the largest first, that keep `energy` > 0 of the variance; dense when all keep less.
   Ranks for_energy(double energy) const;
   // Every value of `energy` above which the ranks change.
   std::vector<double> energy_levels() const;
@@ -37,7 +41,9 @@ class PlanCandidate {
   Ranks for_share(double share) const;
   std::vector<double> share_levels() const;
 
-  int64_t parameters(const Ranks& ranks) const;
+  // At most `count` different ranks from 0 on, at even distances, all below where factors cost as much as the layer.
+  std::vector<Ranks> ladder(int64_t count) const;
+
   double kept_energy(const Ranks& ranks) const;
   std::vector<Growth> growths(const Ranks& ranks) const;
 
@@ -52,12 +58,16 @@ class PlanCandidate {
     double average() const { return variance / static_cast<double>(size); }
   };
   std::vector<Step> steps_of(std::size_t field, const std::vector<double>& variance, int64_t limit) const;
+  Ranks ranks_after(std::ptrdiff_t steps) const;
+  double cost(const Ranks& ranks) const;
   Ranks dense_unless_smaller(Ranks ranks) const;
   double discarded(const Ranks& ranks) const;
 
   std::string path_;
   const LayerStatistics* statistics_;
-  Basis basis_;
+  LayerPlan form_;
+  Currency currency_;
+  StorageRules rules_;
   std::vector<std::vector<double>> discarded_;  // [fields][largest rank + 1] output variance lost at each rank
   std::vector<std::vector<Step>> field_steps_;  // [fields]
   std::vector<Step> steps_;                     // of all fields, the largest average first

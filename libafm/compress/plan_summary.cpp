@@ -1,31 +1,18 @@
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 
+#include "libafm/compress/check_plan.h"
 #include "libafm/compress/layer_ranks.h"
 #include "libafm/compress/plan.h"
+#include "libafm/compress/plan_costs.h"
+#include "libafm/compress/plan_curves.h"
 #include "libafm/core/fail.h"
 
 namespace afm {
 namespace {
-
-const LayerStatistics& layer_named(const Statistics& statistics, const std::string& path) {
-  const auto found = statistics.layers.find(path);
-  if (found != statistics.layers.end()) return found->second;
-  std::vector<std::string> known;
-  for (const auto& [name, layer] : statistics.layers) known.push_back(name);
-  fail<std::invalid_argument>("there are no statistics of layer '{}'; there are of: {}", path, fmt::join(known, ", "));
-}
-
-void check_plan(const Statistics& statistics, const RankPlan& plan) {
-  for (const auto& [path, layer_plan] : plan) check_ranks(path, layer_named(statistics, path), layer_plan);
-}
-
-const LayerPlan* find(const RankPlan& plan, const std::string& path) {
-  const auto found = plan.find(path);
-  return found == plan.end() ? nullptr : &found->second;
-}
 
 LayerSummary linear_line(const std::string& path, const LayerStatistics& layer) {
   LayerSummary line{.layer = path, .rows = layer.out_features, .columns = layer.in_features};
@@ -51,10 +38,30 @@ void fill_in(LayerSummary& line, const Directions& directions, int64_t rank) {
 
 // The basis counts with the fields: each its own, or the shared one with the first field that uses all of it.
 int64_t field_parameters(const LayerStatistics& layer, const LayerPlan& plan, std::size_t field) {
-  const int64_t rank = plan.ranks[field];
+  const StorageRules rules = rules_for(plan, {});
+  Size size = field_size(layer, plan, field, plan.ranks[field],
+                         plan.tiers.empty() ? std::vector<Tier>() : plan.tiers[field], rules);
   const auto owner = static_cast<std::size_t>(std::ranges::max_element(plan.ranks) - plan.ranks.begin());
-  const int64_t basis_rows = plan.basis == Basis::kShared && owner != field ? 0 : rank;
-  return layer.cardinalities[field] * (rank + (layer.wide ? 1 : 0)) + (basis_rows + 1) * layer.embedding_dim;
+  if (owner == field) size += shared_basis_size(layer, plan, rules);
+  return std::llround(size.parameters);
+}
+
+std::vector<LayerSummary> lines_of(const std::string& path, const LayerStatistics& layer, const LayerPlan* plan) {
+  std::vector<LayerSummary> lines;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(rank_count(layer)); ++i) {
+    lines.push_back(layer.is_embedding ? field_line(path, layer, i) : linear_line(path, layer));
+  }
+  if (!plan || plan->ranks.empty()) return lines;
+  const auto directions = output_directions(layer, {.basis = plan->basis, .joint = plan->joint});
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    fill_in(lines[i], directions[i], plan->ranks[i]);
+    lines[i].parameters_after =
+        layer.is_embedding ? field_parameters(layer, *plan, i) : std::llround(layer_size(layer, *plan, {}).parameters);
+  }
+  if (layer.metric.empty()) return lines;
+  const std::vector<double> losses = losses_of(layer, *plan, kMetricEps);
+  for (std::size_t i = 0; i < lines.size(); ++i) lines[i].predicted_logloss = losses[i];
+  return lines;
 }
 
 }  // namespace
@@ -63,15 +70,9 @@ std::vector<LayerSummary> summarize(const Statistics& statistics, const RankPlan
   check_plan(statistics, plan);
   std::vector<LayerSummary> lines;
   for (const auto& [path, layer] : statistics.layers) {
-    const LayerPlan* layer_plan = find(plan, path);
-    const auto directions = layer_plan ? output_directions(layer, {.basis = layer_plan->basis}) : std::vector<Directions>();
-    for (std::size_t i = 0; i < static_cast<std::size_t>(rank_count(layer)); ++i) {
-      LayerSummary& line =
-          lines.emplace_back(layer.is_embedding ? field_line(path, layer, i) : linear_line(path, layer));
-      if (!layer_plan) continue;
-      fill_in(line, directions[i], layer_plan->ranks[i]);
-      line.parameters_after = layer.is_embedding ? field_parameters(layer, *layer_plan, i)
-                                                 : factorized_parameters(layer, layer_plan->ranks, layer_plan->basis);
+    const auto found = plan.find(path);
+    for (LayerSummary& line : lines_of(path, layer, found == plan.end() ? nullptr : &found->second)) {
+      lines.push_back(std::move(line));
     }
   }
   return lines;
@@ -87,16 +88,6 @@ std::vector<double> spectrum_values(const Statistics& statistics, const std::str
   const Moments& output = found.output[static_cast<std::size_t>(std::max<int64_t>(field, 0))];
   const at::Tensor values = spectrum_of(output.covariance()).values;
   return {values.const_data_ptr<double>(), values.const_data_ptr<double>() + values.numel()};
-}
-
-int64_t planned_parameters(const Statistics& statistics, const RankPlan& plan) {
-  check_plan(statistics, plan);
-  int64_t parameters = statistics.parameters;
-  for (const auto& [path, layer_plan] : plan) {
-    const LayerStatistics& layer = statistics.layers.at(path);
-    parameters += factorized_parameters(layer, layer_plan.ranks, layer_plan.basis) - layer.parameters();
-  }
-  return parameters;
 }
 
 }  // namespace afm

@@ -138,6 +138,8 @@ TEST_CASE("with cost and loss swapped the allocation is the cheapest within a lo
 TEST_CASE("a budget below the cheapest points is none, an ample one gives the least loss") {
   const std::vector<Group> groups = {{{2.0, 1.0}, {3.0, 0.5}}, {{1.0, 1.0}, {7.0, 0.0}}};
   CHECK_FALSE(allocate(groups, 2.9));
+  CHECK(cheapest(groups).choice == std::vector<std::size_t>{0, 0});
+  CHECK(cheapest(groups).cost == 3.0);
   CHECK(allocate(groups, 3.0)->choice == std::vector<std::size_t>{0, 0});
   const auto ample = allocate(groups, 100.0);
   CHECK(ample->choice == std::vector<std::size_t>{1, 1});

@@ -24,8 +24,10 @@ std::string refusal(const PlanOptions& options) {
 }
 
 TEST_CASE("plan_ranks refuses options that break a rule") {
-  CHECK(refusal({}) == "PlanOptions must set exactly one of ratio, bytes and energy, got 0");
-  CHECK(refusal({.ratio = 2.0, .energy = 0.9}) == "PlanOptions must set exactly one of ratio, bytes and energy, got 2");
+  const std::string one_budget =
+      "PlanOptions must set exactly one of ratio, bytes, macs, predicted_logloss and energy, got ";
+  CHECK(refusal({}) == one_budget + "0");
+  CHECK(refusal({.ratio = 2.0, .energy = 0.9}) == one_budget + "2");
   CHECK(refusal({.ratio = 1.0}) == "PlanOptions.ratio must be above 1, got 1");
   CHECK(refusal({.ratio = std::numeric_limits<double>::quiet_NaN()}) == "PlanOptions.ratio must be above 1, got nan");
   CHECK(refusal({.bytes = -5}) == "PlanOptions.bytes must be above 0, got -5");
