@@ -15,7 +15,10 @@ from pathlib import Path
 
 from environments import HERE, PEERS, environment
 
-TESTS = {"fuxictr": ["test_fuxictr.py", "test_longctr.py"]}  # of the others: test_PEER.py
+TESTS = {  # of the others: test_PEER.py
+    "deepctr_torch": ["test_deepctr_torch.py", "test_examples.py"],
+    "fuxictr": ["test_fuxictr.py", "test_longctr.py", "test_examples.py"],
+}
 
 
 def run(build: Path, peer: str) -> int:
