@@ -34,6 +34,8 @@ const std::vector<Integers> kIntegers = {{Bits::kInt8, ScaleBy::kRow},
                                          {Bits::kInt4, ScaleBy::kRow},
                                          {Bits::kInt4, ScaleBy::kColumn}};
 
+Integers random_integers() { return kIntegers[static_cast<std::size_t>(torch::randint(4, {1}).item<int64_t>())]; }
+
 // Elements of the flat table by group, in the order in which a file has the scales: told by the options alone.
 std::vector<std::vector<int64_t>> naive_groups(const EmbeddingOptions& options, ScaleBy by) {
   std::vector<std::vector<int64_t>> groups;
@@ -82,23 +84,22 @@ at::Tensor& table_of(EmbeddingImpl& embedding) { return embedding.is_dense() ? e
 TEST_CASE("the scales of a table are those of its rows or columns, wide weights apart, in every form") {
   torch::manual_seed(1);
   for (auto form : nn::embedding_cases()) {
-    for (const auto& [bits, scale] : kIntegers) {
-      form.options.bits = bits;
-      form.options.scale = scale;
-      nn::Embedding embedding = nn::random_embedding(form.options);
-      const auto parameters = embedding->integer_parameters();
-      REQUIRE(parameters.size() == 1);
-      const at::Tensor table = table_of(*embedding);
-      CHECK(parameters[0].tensor.is_same(table));
-      CHECK(parameters[0].name == (embedding->is_dense() ? "weight" : "latent"));
-      at::Tensor scales;
-      const at::Tensor values = round_by_hand(table, form.options, scales);
-      const nn::ScaleGroups& groups = parameters[0].integers->groups;
-      INFO(form.name << ", " << name_of(bits) << ", " << name_of(scale));
-      REQUIRE(groups.count == scales.numel());
-      CHECK(same_bits(nn::fake_quantize(table.detach(), bits, groups), values));
-      CHECK(same_bits(nn::store_integers(table, bits, groups).scale, scales));
-    }
+    const auto [bits, scale] = random_integers();
+    form.options.bits = bits;
+    form.options.scale = scale;
+    nn::Embedding embedding = nn::random_embedding(form.options);
+    const auto parameters = embedding->integer_parameters();
+    REQUIRE(parameters.size() == 1);
+    const at::Tensor table = table_of(*embedding);
+    CHECK(parameters[0].tensor.is_same(table));
+    CHECK(parameters[0].name == (embedding->is_dense() ? "weight" : "latent"));
+    at::Tensor scales;
+    const at::Tensor values = round_by_hand(table, form.options, scales);
+    const nn::ScaleGroups& groups = parameters[0].integers->groups;
+    INFO(form.name << ", " << name_of(bits) << ", " << name_of(scale));
+    REQUIRE(groups.count == scales.numel());
+    CHECK(same_bits(nn::fake_quantize(table.detach(), bits, groups), values));
+    CHECK(same_bits(nn::store_integers(table, bits, groups).scale, scales));
   }
 }
 
@@ -126,9 +127,8 @@ at::Tensor sum_of(const nn::EmbeddingOutput& output) {
 
 TEST_CASE("a lookup of integers is the lookup of their values, and its gradient goes to the floats") {
   torch::manual_seed(2);
-  std::size_t number = 0;
   for (auto form : nn::embedding_cases()) {
-    const auto& [bits, scale] = kIntegers[number++ % kIntegers.size()];
+    const auto [bits, scale] = random_integers();
     form.options.bits = bits;
     form.options.scale = scale;
     for (const auto dtype : {torch::kFloat32, torch::kFloat64}) {
