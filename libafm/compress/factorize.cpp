@@ -1,6 +1,7 @@
 #include "libafm/compress/factorize.h"
 
 #include <functional>
+#include <iterator>
 #include <map>
 #include <stdexcept>
 #include <string>
@@ -10,7 +11,10 @@
 #include <ATen/ATen.h>
 #include <fmt/ranges.h>
 
+#include "libafm/compress/directions.h"
+#include "libafm/compress/factorize_tables.h"
 #include "libafm/compress/layer_ranks.h"
+#include "libafm/compress/reduce_units.h"
 #include "libafm/core/fail.h"
 #include "libafm/linalg/factors.h"
 #include "libafm/nn/embedding.h"
@@ -50,6 +54,15 @@ bool has_finite_weights(const nn::Layer& layer) {
   return is_finite(dynamic_cast<const nn::EmbeddingImpl&>(layer).weight);
 }
 
+void check_form(const std::string& path, const LayerPlan& plan) {
+  if (plan.units != 0) {
+    fail<std::invalid_argument>("the rank plan of layer '{}' must keep all units in place: factorize() makes a new model",
+                                path);
+  }
+  if (plan.basis != Basis::kNone) return;
+  fail<std::invalid_argument>("the basis of layer '{}' must be field or shared before it is folded, got none", path);
+}
+
 void check_layer(const Layers& layers, const Statistics& statistics, const std::string& path, const LayerPlan& plan) {
   const nn::Layer& layer = layer_named(layers, path);
   if (!layer.is_dense()) fail<std::invalid_argument>("layer '{}' must be dense, it is factorized already", path);
@@ -61,113 +74,132 @@ void check_layer(const Layers& layers, const Statistics& statistics, const std::
     fail<std::invalid_argument>("layer '{}' must have the shape that its statistics were collected on", path);
   }
   check_ranks(path, found->second, plan);
+  check_form(path, plan);
   if (!has_finite_weights(layer)) {
     fail<std::invalid_argument>("the weights of layer '{}' must be finite, got a NaN or an infinity", path);
   }
 }
 
-// Note [Lossless shift]: a latent value is z_i = u_i'(y - b) / ||up_i|| + constant for the unit vector u_i along column
-// i of `up`, both for mimicking (||up_i|| = 1) and for the SVD, so it stays within radius / ||up_i|| of its mean, and
-// ReLU cuts nothing once that mean is moved to radius / ||up_i|| (science.md 1.4).
-void shift_biases(Factors& factors, const LayerStatistics& statistics) {
+struct Method {
+  FactorMethod method;
+  double metric_eps;
+};
+
+// Note [Lossless shift]: a latent value is z_i = reader_i (y - b) + constant: the reader of mimic_output(), and u_i' /
+// ||up_i|| for the SVD with u_i the unit vector along column i of `up`. So it stays within ||reader_i|| radius of its
+// mean, and ReLU cuts nothing once that mean is moved so far above zero.
+void shift_biases(Factors& factors, const LayerStatistics& statistics, const at::Tensor& reach) {
   const at::Tensor up = factors.up.to(at::kDouble);
   const at::Tensor input_mean = statistics.input_mean.to(up.device());
   const at::Tensor mean = at::mv(factors.down.to(at::kDouble), input_mean) + factors.down_bias.to(at::kDouble);
-  const at::Tensor scale = up.norm(2, {0});
-  const at::Tensor distance = at::where(scale > 0.0, statistics.radius / scale, at::zeros_like(scale));
-  const at::Tensor shift = (distance - mean).clamp_min_(0.0);
+  const at::Tensor shift = (statistics.radius * reach.to(up.device()) - mean).clamp_min_(0.0);
   factors.down_bias.add_(shift);
   factors.up_bias.sub_(at::mv(up, shift));
 }
 
+struct LinearFactors {
+  Factors factors;
+  at::Tensor reach;  // [k] ||reader_i||
+};
+
+LinearFactors mimicked_layer(const nn::LinearImpl& layer, const LayerStatistics& statistics, int64_t rank,
+                             double metric_eps) {
+  const Directions directions = output_directions(
+      statistics, {.metric = !statistics.metric.empty(), .metric_eps = metric_eps}).front();
+  const at::Tensor& mean = statistics.output[0].mean();
+  return {mimic_output(layer.weight, layer.bias, mean, directions.spectrum, rank, directions.metric),
+          mimic_reader(directions.spectrum, rank, directions.metric).norm(2, {1})};
+}
+
+LinearFactors truncated_layer(const nn::LinearImpl& layer, const LayerStatistics& statistics, int64_t rank) {
+  Factors factors = truncate_weight(layer.weight, layer.bias, statistics.input_mean, rank);
+  const at::Tensor scale = factors.up.to(at::kDouble).norm(2, {0});
+  return {std::move(factors), at::where(scale > 0.0, scale.reciprocal(), 0.0)};
+}
+
 Install linear_install(nn::LinearImpl& layer, const LayerStatistics& statistics, const LayerPlan& plan,
-                       FactorMethod method) {
-  const int64_t rank = plan.ranks[0];
-  const Moments& output = statistics.output[0];
-  Factors factors = method == FactorMethod::kMimic
-                        ? mimic_output(layer.weight, layer.bias, output.mean(), spectrum_of(output.covariance()), rank)
-                        : truncate_weight(layer.weight, layer.bias, statistics.input_mean, rank);
-  if (plan.activation == FactorActivation::kShiftedRelu) shift_biases(factors, statistics);
-  return
-      [&layer, factors = std::move(factors), activation = plan.activation] { layer.set_factors(factors, activation); };
+                       const Method& how) {
+  auto [factors, reach] = how.method == FactorMethod::kMimic
+                              ? mimicked_layer(layer, statistics, plan.ranks[0], how.metric_eps)
+                              : truncated_layer(layer, statistics, plan.ranks[0]);
+  if (plan.activation == FactorActivation::kShiftedRelu) shift_biases(factors, statistics, reach);
+  return [&layer, factors = std::move(factors), plan] {
+    layer.options.bits = plan.bits;
+    layer.options.scale = plan.scale;
+    layer.set_factors(factors, plan.activation);
+  };
 }
 
-// The second moment of the rows of a table, all equal: its eigenvectors are the right singular vectors of the table.
-at::Tensor second_moment(const at::Tensor& table) {
-  Moments moments;
-  moments.add(table);
-  return (moments.scatter() + at::outer(moments.mean(), moments.mean()) * moments.count()).cpu();
+// A layer that stays dense: only how its weights are stored changes.
+template <typename LayerImpl>
+Install dense_install(LayerImpl& layer, const LayerPlan& plan) {
+  return [&layer, plan, weight = layer.weight.detach().clone()] {
+    layer.reshape(plan);
+    layer.weight.copy_(weight);
+  };
 }
 
-std::vector<Spectrum> table_spectra(const nn::EmbeddingImpl& layer, Basis basis) {
-  std::vector<at::Tensor> moments;
-  for (int64_t j = 0; j < layer.field_count(); ++j) moments.push_back(second_moment(layer.table(j)));
-  if (basis == Basis::kShared) return std::vector<Spectrum>(moments.size(), spectrum_of(at::stack(moments).sum(0)));
-  std::vector<Spectrum> spectra;
-  for (const at::Tensor& moment : moments) spectra.push_back(spectrum_of(moment));
-  return spectra;
-}
-
-std::vector<TableFactors> svd_tables(const nn::EmbeddingImpl& layer, const LayerPlan& plan) {
-  const std::vector<Spectrum> spectra = table_spectra(layer, plan.basis);
-  const at::Tensor no_mean = at::zeros({layer.options.embedding_dim}, at::kDouble);
-  std::vector<TableFactors> fields;
-  for (std::size_t j = 0; j < plan.ranks.size(); ++j) {
-    fields.push_back(mimic_table(layer.table(static_cast<int64_t>(j)), no_mean, spectra[j], plan.ranks[j]));
-  }
-  return fields;
-}
-
-// The latent of the mean, so that basis and offset give the mean itself.
-void give_unseen_the_mean(TableFactors& field, const at::Tensor& counts, const at::Tensor& mean) {
-  const at::Tensor unseen = counts.eq(0.0).nonzero().squeeze(1).to(field.latent.device());
-  const at::Tensor basis = field.basis.to(at::kDouble);
-  const at::Tensor latent = at::mv(basis, mean.to(basis.device())).to(field.latent.scalar_type());
-  field.latent.index_copy_(0, unseen, latent.expand({unseen.size(0), latent.size(0)}));
-}
-
-std::vector<TableFactors> mimicked_tables(const nn::EmbeddingImpl& layer, const LayerStatistics& statistics,
-                                          const LayerPlan& plan, bool whole_training_set) {
-  const std::vector<Directions> directions = output_directions(statistics, {.basis = plan.basis});
-  std::vector<TableFactors> fields;
-  for (std::size_t j = 0; j < plan.ranks.size(); ++j) {
-    const at::Tensor& mean = statistics.output[j].mean();
-    fields.push_back(mimic_table(layer.table(static_cast<int64_t>(j)), mean, directions[j].spectrum, plan.ranks[j]));
-    if (whole_training_set) give_unseen_the_mean(fields.back(), statistics.id_counts[j], mean);
-  }
-  return fields;
+Install dense_linear_install(nn::LinearImpl& layer, const LayerPlan& plan) {
+  const at::Tensor bias = layer.bias.defined() ? layer.bias.detach().clone() : at::Tensor();
+  return [&layer, bias, weights = dense_install(layer, plan)] {
+    weights();
+    if (bias.defined()) layer.bias.copy_(bias);
+  };
 }
 
 Install install_for(nn::Layer& layer, const Statistics& statistics, const std::string& path, const LayerPlan& plan,
-                    FactorMethod method) {
+                    const Method& how) {
   const LayerStatistics& own = statistics.layers.at(path);
-  if (auto* linear = dynamic_cast<nn::LinearImpl*>(&layer)) return linear_install(*linear, own, plan, method);
+  if (auto* linear = dynamic_cast<nn::LinearImpl*>(&layer)) {
+    return plan.ranks.empty() ? dense_linear_install(*linear, plan) : linear_install(*linear, own, plan, how);
+  }
   auto& embedding = dynamic_cast<nn::EmbeddingImpl&>(layer);
-  std::vector<TableFactors> fields = method == FactorMethod::kMimic
-                                         ? mimicked_tables(embedding, own, plan, statistics.whole_training_set)
-                                         : svd_tables(embedding, plan);
-  return [&embedding, fields = std::move(fields), plan] { embedding.set_factors(fields, plan); };
+  if (plan.ranks.empty()) return dense_install(embedding, plan);
+  EmbeddingFactors factors =
+      how.method == FactorMethod::kMimic
+          ? mimicked_tables(embedding, own, plan, !own.metric.empty(), how.metric_eps, statistics.whole_training_set)
+          : svd_tables(embedding, plan);
+  return [&embedding, factors = std::move(factors), plan] { embedding.set_factors(factors.fields, plan, factors.wide); };
+}
+
+// Takes the instructions on units out of a plan.
+std::map<std::string, int64_t> take_units(RankPlan& plan) {
+  std::map<std::string, int64_t> counts;
+  for (auto entry = plan.begin(); entry != plan.end();) {
+    if (const int64_t units = std::exchange(entry->second.units, 0); units != 0) counts[entry->first] = units;
+    entry = entry->second == LayerPlan{} ? plan.erase(entry) : std::next(entry);
+  }
+  return counts;
 }
 
 }  // namespace
 
-void factorize_(torch::nn::Module& module, const Statistics& statistics, const RankPlan& plan, FactorMethod method) {
+void factorize_(torch::nn::Module& module, const Statistics& statistics, const RankPlan& plan, FactorMethod method,
+                double metric_eps) {
   const at::NoGradGuard no_grad;
   const auto found = nn::layers_of(module);
   const Layers layers(found.begin(), found.end());
   for (const auto& [path, layer_plan] : plan) check_layer(layers, statistics, path, layer_plan);
   std::vector<Install> installs;
   for (const auto& [path, layer_plan] : plan) {
-    installs.push_back(install_for(*layers.at(path), statistics, path, layer_plan, method));
+    installs.push_back(install_for(*layers.at(path), statistics, path, layer_plan, {method, metric_eps}));
   }
   for (const Install& install : installs) install();
 }
 
 std::shared_ptr<Model> factorize(const Model& model, const Statistics& statistics, const RankPlan& plan,
-                                 FactorMethod method) {
+                                 FactorMethod method, double metric_eps) {
+  RankPlan ranks = plan;
+  const std::map<std::string, int64_t> counts = take_units(ranks);
   std::shared_ptr<Model> copy = copy_of(model);
-  factorize_(*copy, statistics, plan, method);
-  return copy;
+  if (counts.empty()) {
+    factorize_(*copy, statistics, plan, method, metric_eps);
+    return copy;
+  }
+  const KeptUnits kept = choose_units(*copy, statistics, counts);
+  std::shared_ptr<Model> reduced = reduced_model(*copy, statistics, kept);
+  factorize_(*reduced, reduced_statistics(statistics, *copy, kept), ranks, method, metric_eps);
+  return reduced;
 }
 
 }  // namespace afm

@@ -52,7 +52,7 @@ TEST_CASE("factorize_ refuses statistics of another shape or kind") {
 TEST_CASE("factorize_ refuses ranks that do not fit the layer") {
   Case it;
   CHECK(it.refusal("tower.narrow", {17}) == "a rank of layer 'tower.narrow' must be in [0, 16], got 17");
-  CHECK(it.refusal("tower.narrow", {}) == "the rank plan of layer 'tower.narrow' must have 1 ranks, got 0");
+  CHECK(it.refusal("tower.narrow", {1, 2}) == "the rank plan of layer 'tower.narrow' must have 1 ranks, got 2");
   CHECK(it.refusal("embedding", {1, 2, 3, 7}) == "a rank of layer 'embedding' must be in [0, 6], got 7");
 }
 

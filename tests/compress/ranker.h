@@ -17,6 +17,7 @@
 #include "libafm/data/batch.h"
 #include "libafm/nn/embedding.h"
 #include "libafm/nn/linear.h"
+#include "tests/linalg/relative_error.h"
 
 namespace afm::testing {
 
@@ -121,10 +122,6 @@ inline Statistics statistics_of(Ranker ranker, const at::Tensor& ids, CollectOpt
 
 inline double largest_difference(const at::Tensor& a, const at::Tensor& b) {
   return (a - b).abs().max().item<double>();
-}
-
-inline double relative_error(const at::Tensor& got, const at::Tensor& wanted) {
-  return ((got - wanted).norm() / wanted.norm()).item<double>();
 }
 
 }  // namespace afm::testing

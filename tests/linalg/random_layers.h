@@ -9,6 +9,7 @@
 #include "libafm/linalg/factors.h"
 #include "libafm/linalg/moments.h"
 #include "libafm/linalg/spectrum.h"
+#include "tests/linalg/relative_error.h"
 
 namespace afm::testing {
 
@@ -25,11 +26,6 @@ inline at::Tensor correlated_rows(int64_t rows, int64_t dim, double offset = 2.0
 
 inline double squared_error(const at::Tensor& a, const at::Tensor& b) {
   return (a - b).square().sum().item<double>() / static_cast<double>(a.size(0));
-}
-
-// The Frobenius norm of the difference, relative to the second argument's.
-inline double relative_error(const at::Tensor& got, const at::Tensor& wanted) {
-  return ((got.to(at::kDouble) - wanted).norm() / (wanted.norm() + 1e-300)).item<double>();
 }
 
 inline at::Tensor two_pass_covariance(const at::Tensor& rows) {

@@ -43,6 +43,18 @@ TEST_CASE("eigenvalues descend, eigenvectors are orthonormal, and together they 
   CHECK(std::abs(spectrum.total() - covariance.trace().item<double>()) <= kSpectrumRounding * spectrum.total());
 }
 
+TEST_CASE("wide covariances have another solver and the same spectrum") {
+  torch::manual_seed(6);
+  const int64_t dim = GENERATE(511, 512);  // on both sides of where it changes
+  at::Tensor values = torch::pow(0.98, torch::arange(dim, torch::kDouble));
+  values.narrow(0, 500, dim - 500).zero_();
+  const at::Tensor covariance = planted(values);
+  const Spectrum spectrum = spectrum_of(covariance);
+  CHECK((spectrum.values - values).abs().max().item<double>() < kSpectrumRounding);
+  CHECK(spectrum.rank == 500);
+  CHECK((rebuilt(spectrum) - covariance).norm().item<double>() <= kSpectrumRounding * covariance.norm().item<double>());
+}
+
 TEST_CASE("planted eigenvalues and their number are found") {
   torch::manual_seed(GENERATE(range(0, 10)));
   const int64_t dim = random_size(1, 40), rank = random_size(1, dim);

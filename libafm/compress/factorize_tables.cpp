@@ -1,0 +1,172 @@
+#include "libafm/compress/factorize_tables.h"
+
+#include <algorithm>
+#include <cstdint>
+
+#include <ATen/ATen.h>
+
+namespace afm {
+namespace {
+
+// One field as it is to be factorized, d wide: D, or D + 1 where the plan is joint.
+struct FieldTable {
+  at::Tensor counts;  // [N_j] float64, the weight of each row in the mean of a shared tier
+  at::Tensor mean;    // [d] float64, where coordinates that a tier lacks are
+  Spectrum spectrum = {};
+  OutputMetric metric = {};
+  std::vector<Tier> tiers = {};
+  bool unseen_are_noise = false;
+};
+
+int64_t first_row(const nn::EmbeddingImpl& layer, std::size_t field) {
+  int64_t row = 0;
+  for (std::size_t j = 0; j < field; ++j) row += layer.options.cardinalities[j];
+  return row;
+}
+
+at::Tensor wide_of(const nn::EmbeddingImpl& layer, std::size_t field, const at::Tensor& wide) {
+  return wide.narrow(0, first_row(layer, field), layer.options.cardinalities[field]);
+}
+
+at::Tensor rows_of(const nn::EmbeddingImpl& layer, std::size_t field, const at::Tensor& joint_wide) {
+  const at::Tensor values = layer.table(static_cast<int64_t>(field));
+  if (!joint_wide.defined()) return values;
+  return at::cat({values, wide_of(layer, field, joint_wide).unsqueeze(1)}, 1);
+}
+
+at::Tensor joint_wide_of(const nn::EmbeddingImpl& layer, const LayerPlan& plan) {
+  return plan.joint ? layer.wide_weights() : at::Tensor();
+}
+
+const std::vector<Tier>& tiers_of(const LayerPlan& plan, std::size_t field) {
+  static const std::vector<Tier> kNone;
+  return plan.tiers.empty() ? kNone : plan.tiers[field];
+}
+
+// The mean of rows that share one, by counts; by their number where none was seen.
+at::Tensor shared_row(const at::Tensor& rows, const at::Tensor& counts) {
+  const at::Tensor weights = counts.to(rows.device());
+  const double total = weights.sum().item<double>();
+  const at::Tensor values = rows.to(at::kDouble);
+  return total > 0.0 ? at::mv(values.t(), weights) / total : values.mean(0);
+}
+
+// The latent of the mean, so that basis and offset give the mean itself.
+void give_unseen_the_mean(TableFactors& factors, const FieldTable& field) {
+  const at::Tensor unseen = field.counts.eq(0.0).nonzero().squeeze(1).to(factors.latent.device());
+  const at::Tensor basis = factors.basis.to(at::kDouble);
+  const at::Tensor latent = at::mv(basis, field.mean.to(basis.device())).to(factors.latent.scalar_type());
+  factors.latent.index_copy_(0, unseen, latent.expand({unseen.size(0), latent.size(0)}));
+}
+
+// Note [Latents of tiers]: the first coordinates of a latent are not the latent of a lower rank where the metric makes
+// the projection oblique, so each tier is projected at its own rank; the basis of a lower rank is a prefix either way.
+TableFactors tiered_factors(const FieldTable& field, const at::Tensor& rows, int64_t k) {
+  const at::Tensor no_mean = at::zeros_like(field.mean);
+  at::Tensor centred = rows - field.mean.to(rows.options());
+  if (field.unseen_are_noise) centred.mul_(field.counts.gt(0.0).to(centred.device()).unsqueeze(1));
+  TableFactors factors = mimic_table(centred.narrow(0, 0, 0), no_mean, field.spectrum, k, field.metric);
+  factors.latent = at::zeros({rows.size(0), k}, rows.options());
+  factors.offset = field.mean.to(rows.options());
+  int64_t begin = 0;
+  for (const Tier& tier : field.tiers) {
+    at::Tensor block = centred.narrow(0, begin, tier.rows);
+    if (tier.shared) {
+      block = shared_row(block, field.counts.narrow(0, begin, tier.rows)).to(rows.options()).unsqueeze(0);
+    }
+    factors.latent.narrow(0, begin, tier.rows)
+        .narrow(1, 0, tier.rank)
+        .copy_(mimic_table(block, no_mean, field.spectrum, tier.rank, field.metric).latent);
+    begin += tier.rows;
+  }
+  return factors;
+}
+
+TableFactors factors_of(const FieldTable& field, const at::Tensor& rows, int64_t k) {
+  if (!field.tiers.empty()) return tiered_factors(field, rows, k);
+  TableFactors factors = mimic_table(rows, field.mean, field.spectrum, k, field.metric);
+  if (field.unseen_are_noise) give_unseen_the_mean(factors, field);
+  return factors;
+}
+
+// Bases of a shared spectrum agree but for rounding; the longest one's rows take the place of the others'.
+void share_basis(std::vector<TableFactors>& fields) {
+  const auto longest = std::ranges::max_element(
+      fields, {}, [](const TableFactors& factors) { return factors.basis.size(0); });
+  const at::Tensor basis = longest->basis;
+  for (TableFactors& factors : fields) factors.basis = basis.narrow(0, 0, factors.basis.size(0));
+}
+
+// Wide weights that keep a storage of their own share a row where the latents do.
+at::Tensor shared_wide(const nn::EmbeddingImpl& layer, const LayerPlan& plan, const std::vector<at::Tensor>& counts) {
+  const bool any = std::ranges::any_of(
+      plan.tiers, [](const std::vector<Tier>& tiers) { return std::ranges::any_of(tiers, &Tier::shared); });
+  if (!any || plan.joint || !layer.options.wide) return {};
+  const at::Tensor wide = layer.wide_weights();
+  for (std::size_t j = 0; j < plan.tiers.size(); ++j) {
+    const at::Tensor own = wide_of(layer, j, wide);
+    int64_t begin = 0;
+    for (const Tier& tier : plan.tiers[j]) {
+      const at::Tensor rows = own.narrow(0, begin, tier.rows);
+      if (tier.shared) rows.copy_(shared_row(rows.unsqueeze(1), counts[j].narrow(0, begin, tier.rows)).expand_as(rows));
+      begin += tier.rows;
+    }
+  }
+  return wide;
+}
+
+// Fields of which one at a time is in memory as a table.
+EmbeddingFactors all_factors(const nn::EmbeddingImpl& layer, const LayerPlan& plan,
+                             const std::vector<FieldTable>& tables) {
+  const at::Tensor joint_wide = joint_wide_of(layer, plan);
+  EmbeddingFactors factors;
+  std::vector<at::Tensor> counts;
+  for (std::size_t j = 0; j < tables.size(); ++j) {
+    counts.push_back(tables[j].counts);
+    factors.fields.push_back(factors_of(tables[j], rows_of(layer, j, joint_wide), plan.ranks[j]));
+  }
+  if (plan.basis == Basis::kShared) share_basis(factors.fields);
+  factors.wide = shared_wide(layer, plan, counts);
+  return factors;
+}
+
+// The second moment of the rows of a table, all equal: its eigenvectors are the right singular vectors of the table.
+at::Tensor second_moment(const at::Tensor& table) {
+  Moments moments;
+  moments.add(table);
+  return (moments.scatter() + at::outer(moments.mean(), moments.mean()) * moments.count()).cpu();
+}
+
+}  // namespace
+
+EmbeddingFactors mimicked_tables(const nn::EmbeddingImpl& layer, const LayerStatistics& statistics,
+                                 const LayerPlan& plan, bool metric, double metric_eps, bool unseen_are_noise) {
+  const std::vector<Directions> directions = output_directions(
+      statistics, {.basis = plan.basis, .joint = plan.joint, .metric = metric, .metric_eps = metric_eps});
+  const std::vector<Moments>& moments = moments_of(statistics, plan.joint);
+  std::vector<FieldTable> tables;
+  for (std::size_t j = 0; j < plan.ranks.size(); ++j) {
+    tables.push_back({statistics.id_counts[j], moments[j].mean(), directions[j].spectrum, directions[j].metric,
+                      tiers_of(plan, j), unseen_are_noise});
+  }
+  return all_factors(layer, plan, tables);
+}
+
+EmbeddingFactors svd_tables(const nn::EmbeddingImpl& layer, const LayerPlan& plan) {
+  const at::Tensor joint_wide = joint_wide_of(layer, plan);
+  std::vector<FieldTable> tables;
+  at::Tensor pooled;
+  for (std::size_t j = 0; j < plan.ranks.size(); ++j) {
+    const at::Tensor rows = rows_of(layer, j, joint_wide), moment = second_moment(rows);
+    pooled = pooled.defined() ? pooled + moment : moment;
+    tables.push_back({at::ones({rows.size(0)}, at::kDouble), at::zeros({rows.size(1)}, at::kDouble),
+                      plan.basis == Basis::kShared ? Spectrum() : spectrum_of(moment), {}, tiers_of(plan, j)});
+  }
+  if (plan.basis == Basis::kShared) {
+    const Spectrum shared = spectrum_of(pooled);
+    for (FieldTable& table : tables) table.spectrum = shared;
+  }
+  return all_factors(layer, plan, tables);
+}
+
+}  // namespace afm
