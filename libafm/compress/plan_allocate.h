@@ -33,7 +33,6 @@ Allocation cheapest(const std::vector<Group>& groups);
 std::optional<Allocation> allocate(const std::vector<Group>& groups, double budget);
 
 // The same or better: the best choice there is, unless the search takes more than `most_states` at a time.
-Allocation refine(const std::vector<Group>& groups, double budget, const Allocation& start,
-                  std::size_t most_states = 4000);
+Allocation refine(const std::vector<Group>& groups, double budget, const Allocation& start, std::size_t most_states);
 
 }  // namespace afm

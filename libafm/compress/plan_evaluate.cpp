@@ -9,6 +9,9 @@
 namespace afm {
 namespace {
 
+// Partial choices that refine() follows: many for a plan, few where configurations are only compared.
+constexpr std::size_t kFinalStates = 4000, kSearchStates = 100;
+
 // What one more input costs. Over many of them, for the rounding of int4 to bytes is not linear.
 Size input_slope(const LayerStatistics& layer, const LayerPlan& plan, const StorageRules& rules) {
   constexpr double kInputs = 1024.0;
@@ -205,7 +208,7 @@ Evaluation Evaluator::evaluate(const Fixed& fixed, const Budget& budget, bool wi
   std::optional<Allocation> found = allocate(problem.groups, left);
   const bool within = found.has_value();
   if (!within) found = cheapest(problem.groups);
-  if (within && with_plan) found = refine(problem.groups, left, *found);
+  if (within) found = refine(problem.groups, left, *found, with_plan ? kFinalStates : kSearchStates);
   if (budget.limits_loss) std::swap(found->cost, found->loss);
   Evaluation evaluation{within, problem.cost + found->cost, problem.loss + found->loss, {}};
   if (with_plan) evaluation.plan = plan_of(problem, found->choice);

@@ -13,7 +13,7 @@ namespace {
 constexpr double kTierGrowth = 4.0;  // of all ids up to a tier over all up to the one before
 
 // Statistics without blocks have one.
-std::vector<IdBlock> blocks_of(const LayerStatistics& layer, std::size_t field) {
+std::vector<IdBlock> id_blocks_of(const LayerStatistics& layer, std::size_t field) {
   if (!layer.id_blocks.empty()) return layer.id_blocks[field];
   return {{0, layer.cardinalities[field], layer.joint.empty() ? layer.output[field] : layer.joint[field]}};
 }
@@ -78,7 +78,7 @@ double sum_of(const std::vector<double>& values) {
 std::vector<int64_t> tier_rows(const LayerStatistics& layer, std::size_t field, int64_t most) {
   const int64_t ids = layer.cardinalities[field];
   if (most <= 1) return {ids};
-  const std::vector<IdBlock> blocks = blocks_of(layer, field);
+  const std::vector<IdBlock> blocks = id_blocks_of(layer, field);
   std::vector<int64_t> ends = {ids};
   double wanted = static_cast<double>(ids);
   for (int64_t tier = 1; tier < most; ++tier) {
@@ -100,7 +100,7 @@ std::vector<int64_t> tier_rows(const LayerStatistics& layer, std::size_t field, 
 std::vector<TierLosses> tier_losses(const LayerStatistics& layer, std::size_t field, const Directions& directions,
                                     const std::vector<double>& along, int64_t limit, double wide,
                                     const std::vector<int64_t>& rows) {
-  const std::vector<IdBlock> id_blocks = blocks_of(layer, field);
+  const std::vector<IdBlock> id_blocks = id_blocks_of(layer, field);
   const auto dim = static_cast<int64_t>(along.size());
   const at::Tensor& vectors = directions.spectrum.vectors;
   const at::Tensor encoder = directions.metric.is_plain() ? vectors : at::mm(directions.metric.root, vectors);

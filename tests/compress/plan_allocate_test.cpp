@@ -10,6 +10,7 @@
 namespace afm::testing {
 namespace {
 
+constexpr std::size_t kStates = 4000;
 constexpr double kRounding = 1e-12;  // of sums of some hundred losses of size 1
 
 // Losses that fall with the cost, not convex.
@@ -85,7 +86,7 @@ TEST_CASE("a refined allocation is the best there is, the greedy one within a st
     const double budget = smallest + share * (largest - smallest);
     const auto greedy = allocate(groups, budget);
     REQUIRE(greedy);
-    const auto best = refine(groups, budget, *greedy);
+    const auto best = refine(groups, budget, *greedy, kStates);
     const double truth = brute_force(groups, budget);
     CHECK(std::abs(best.loss - truth) <= kRounding);
     CHECK(loss_of(groups, best) == best.loss);
@@ -109,7 +110,7 @@ TEST_CASE("on many groups the loss falls with the budget and stays within a step
     const double budget = smallest + share * (largest - smallest);
     const auto greedy = allocate(groups, budget);
     REQUIRE(greedy);
-    const auto best = refine(groups, budget, *greedy);
+    const auto best = refine(groups, budget, *greedy, kStates);
     CHECK(best.cost <= budget);
     CHECK(best.loss <= greedy->loss);
     CHECK(greedy->loss - greedy->bound <= largest_step(groups));
@@ -130,7 +131,7 @@ TEST_CASE("with cost and loss swapped the allocation is the cheapest within a lo
   const double budget = least + 0.3 * (most - least);
   const auto greedy = allocate(groups, budget);
   REQUIRE(greedy);
-  const auto best = refine(groups, budget, *greedy);
+  const auto best = refine(groups, budget, *greedy, kStates);
   CHECK(std::abs(best.loss - brute_force(groups, budget)) <= kRounding);
   CHECK(best.cost <= budget);
 }

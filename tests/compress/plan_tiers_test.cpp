@@ -111,7 +111,7 @@ TEST_CASE("tiers grow by about four from the rarest back, and end where blocks o
 }
 
 TEST_CASE("forms of a field grow from rank 0, nested, the last losing least") {
-  const auto seed = GENERATE(range(0, 6));
+  const auto seed = GENERATE(range(0, 2));
   const int64_t most = GENERATE(1, 2, 5);
   const double coordinate = GENERATE(0.0, 30.0, 3000.0);
   const KnownTable table = known_table(seed);
