@@ -11,7 +11,7 @@ from afm.errors import DataError
 SAMPLE_ROWS = 1024  # of a layer's inputs are kept, to measure its factor pair on,
 LEAST_SAMPLE = 1 << 16  # if they are not more numbers than this, or than the layer's covariance has
 SKIPPED_SHARE = 1e-3  # of rows that may be non-finite
-ROWS_PER_OUTPUT = 24  # calibration rows that the moments of a layer with m outputs take where there are more: 24 m,
+ROWS_PER_RANK = 20  # calibration rows that a layer's moments take where there are more: 20 min(inputs, outputs),
 LEAST_ROWS = 4096  # or so many,
 LEAST_VALUES = 1 << 20  # or so many outputs: narrow layers are cheap
 MANY_IDS = 8  # times those of a call: a histogram of all ids would then cost more than adding one by one
@@ -43,8 +43,8 @@ class Thinning:
     each row has the weight of those that it stands for.
     """
 
-    def __init__(self, outputs: int, calls: int | None):
-        self.wanted = max(ROWS_PER_OUTPUT * outputs, LEAST_ROWS, LEAST_VALUES // outputs)
+    def __init__(self, outputs: int, rank: int, calls: int | None):
+        self.wanted = max(ROWS_PER_RANK * rank, LEAST_ROWS, LEAST_VALUES // outputs)
         self.piece = max(2 * outputs, LEAST_PIECE)
         self.expected, self.calls = calls, 0
         self.seen = 0  # rows
@@ -54,7 +54,7 @@ class Thinning:
     def next(self, rows: int, samples: int) -> tuple[slice, float] | None:
         """What to take along the first dimension of a call's tensors, and the weight of each row; None: nothing."""
         if self.expected is None:
-            self.stride = max(1, self.seen // self.wanted)
+            self.stride = max(1, 2 * self.seen // self.wanted)
         elif self.calls == 0:
             self.stride = max(1, rows * self.expected // self.wanted)
         self.calls += 1
@@ -76,7 +76,7 @@ class OutputRecorder:
         self.outputs = layer.weight.shape[1 if isinstance(layer, nn.EmbeddingBag) else 0]
         # The covariance of more outputs than inputs is singular, and must be so to the last digits of its eigenvalues.
         self.exact = self.outputs > layer.weight.shape[1]
-        self.thinning = Thinning(self.outputs, calls)
+        self.thinning = Thinning(self.outputs, min(layer.weight.shape[:2]), calls)
         self.output = _core.Moments()
         self.sample: Sample | None = None  # of the first call
         self.input_sum: torch.Tensor | float = 0.0
@@ -113,7 +113,7 @@ class OutputRecorder:
         if self.output.skipped > skipped:
             finite = rows.isfinite().all(1)
             rows, inputs = rows[finite], inputs[finite]
-        self.input_sum = self.input_sum + weight * inputs.sum(0, dtype=torch.float64)
+        self.input_sum = self.input_sum + weight * _wide(inputs).sum(0).double()
         self.weight += weight * len(rows)
         if self.centre is None and len(rows):
             self.centre, self.radius = rows.mean(0), rows.new_zeros(())

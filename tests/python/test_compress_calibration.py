@@ -6,7 +6,7 @@ from collections import namedtuple
 import afm
 import pytest
 import torch
-from afm.foreign_record import LEAST_VALUES, ROWS_PER_OUTPUT, Thinning
+from afm.foreign_record import LEAST_VALUES, ROWS_PER_RANK, Thinning
 from other_models import FIELDS, IDS, ROWS, Holder, Ranker, made
 from torch import nn
 
@@ -164,17 +164,17 @@ def test_the_moments_of_many_rows_are_those_of_an_even_share(known):
 
 @pytest.mark.parametrize("calls", [None, 1000])
 def test_thinning_takes_every_row_of_few_and_a_bounded_number_of_many(calls):
-    few = Thinning(16, None if calls is None else 10)
+    few = Thinning(16, 16, None if calls is None else 10)
     assert all(few.next(100, 100) == (slice(0, None, 1), 1.0) for _ in range(10))
-    many, taken, weight = Thinning(400, calls), 0, 0.0
+    many, taken, weight = Thinning(400, 400, calls), 0, 0.0
     for _ in range(1000):
         share = many.next(1000, 1000)
         if share is not None:
             taken += len(range(1000)[share[0]])
             weight += share[1] * len(range(1000)[share[0]])
-    wanted = ROWS_PER_OUTPUT * 400
+    wanted = ROWS_PER_RANK * 400
     assert 0.9 * wanted < taken < (1.1 * wanted if calls else 7 * wanted)
-    assert calls or weight == pytest.approx(1_000_000, rel=0.1)
+    assert calls or weight == pytest.approx(1_000_000, rel=0.2)  # the last piece stands for rows that do not come
 
 
 def test_ids_are_counted_in_full_and_no_sample_is_larger_than_a_covariance(ids):
