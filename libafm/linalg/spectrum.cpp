@@ -20,6 +20,25 @@ int64_t numerical_rank(const Eigen::VectorXd& values) {
   return (values.array() > noise).count();
 }
 
+// Ascending values, and vectors as columns. LAPACK's divide and conquer is several times as fast for wide layers.
+struct Eigensystem {
+  Eigen::VectorXd values;
+  Eigen::MatrixXd vectors;
+};
+constexpr int64_t kWide = 512;
+
+Eigensystem eigensystem_of(const Eigen::MatrixXd& symmetric) {
+  const auto dim = static_cast<int64_t>(symmetric.rows());
+  if (dim >= kWide) {
+    const auto [values, vectors] = at::linalg_eigh(to_tensor(symmetric));
+    return {to_eigen(values.unsqueeze(1)), to_eigen(vectors)};
+  }
+  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(symmetric);
+  if (solver.info() != Eigen::Success)
+    fail<Error>("spectrum_of: the eigenvalues of a [{0}, {0}] matrix did not converge", dim);
+  return {solver.eigenvalues(), solver.eigenvectors()};
+}
+
 Spectrum zero_spectrum(int64_t dim) { return {at::zeros({dim}, at::kDouble), at::eye(dim, at::kDouble), 0}; }
 
 // The sum of values[k:] for every k in 0..m, the smallest values first: the one order in which it is added up anywhere.
@@ -69,11 +88,9 @@ Spectrum spectrum_of(const at::Tensor& covariance) {
   const Eigen::MatrixXd given = to_eigen(covariance);
   const Eigen::MatrixXd symmetric = 0.5 * given + 0.5 * given.transpose();
   if (symmetric.isZero(0.0)) return zero_spectrum(dim);
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(symmetric);
-  if (solver.info() != Eigen::Success)
-    fail<Error>("spectrum_of: the eigenvalues of a [{0}, {0}] matrix did not converge", dim);
-  const Eigen::VectorXd values = solver.eigenvalues().reverse().cwiseMax(0.0);
-  const Eigen::MatrixXd vectors = solver.eigenvectors().rowwise().reverse();
+  const Eigensystem system = eigensystem_of(symmetric);
+  const Eigen::VectorXd values = system.values.reverse().cwiseMax(0.0);
+  const Eigen::MatrixXd vectors = system.vectors.rowwise().reverse();
   return {to_tensor(values).squeeze(1), to_tensor(vectors * column_signs(vectors).asDiagonal()),
           numerical_rank(values)};
 }
