@@ -23,7 +23,9 @@ at::Tensor longest_basis(const nn::Decoder& decoder) {
 std::optional<Refusal> fold_refusal(const Model& model, const nn::EmbeddingImpl& embedding,
                                     const nn::FirstLayer* first) {
   if (auto refused = nn::refusal_of(embedding)) return refused;
-  return first == nullptr ? std::nullopt : nn::refusal_of(*first, folded_width(model, embedding));
+  const int64_t width = folded_width(model, embedding);
+  if (width == 0) return Refusal{"embedding", "all its ranks are 0 and there are no dense features: nothing to read"};
+  return first == nullptr ? std::nullopt : nn::refusal_of(*first, width);
 }
 
 RankPlan folded_plan(const Model& model, const nn::EmbeddingImpl& embedding, const nn::FirstLayer* first) {

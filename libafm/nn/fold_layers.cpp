@@ -7,6 +7,7 @@
 #include <torch/types.h>
 
 #include "libafm/nn/embedding_layout.h"
+#include "libafm/nn/embedding_rows.h"
 #include "libafm/nn/integer_weight.h"
 
 namespace afm::nn {
@@ -46,7 +47,6 @@ std::optional<Refusal> refusal_of(const EmbeddingImpl& embedding) {
                                             "must be zero",
                                             layout.names[j])};
   }
-  if (layout.widest == 0) return Refusal{"embedding", "it has no latents: all its ranks are 0"};
   return std::nullopt;
 }
 
@@ -77,11 +77,10 @@ at::Tensor take_gauge(Decoder& decoder) {
 
 void turn_latents(EmbeddingImpl& folded, const at::Tensor& rotation) {
   const torch::NoGradGuard no_grad;
-  for (const FieldLayout& field : EmbeddingLayout(folded.options).fields) {
+  const EmbeddingLayout layout(folded.options);
+  for (const FieldLayout& field : layout.fields) {
     for (const TierLayout& tier : field.tiers) {
-      const at::Tensor latents = folded.latent.narrow(0, tier.start, tier.stored * tier.stride)
-                                     .view({tier.stored, tier.stride})
-                                     .narrow(1, 0, tier.rank);
+      const at::Tensor latents = stored_rows(layout, folded.latent, tier).narrow(1, 0, tier.rank);
       const at::Tensor turn = rotation.narrow(0, 0, tier.rank).narrow(1, 0, tier.rank).t();
       latents.copy_(at::mm(latents.to(at::kDouble), turn));
     }

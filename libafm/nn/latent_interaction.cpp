@@ -78,7 +78,8 @@ at::Tensor LatentMachineImpl::forward(const at::Tensor& latents) {
   if (options.embedding_dim == 0) return factorization_machine(z);
   const at::Tensor bases = padded(basis, 0).view({fields, widest_, options.embedding_dim});
   const at::Tensor by_field = z.transpose(0, 1);  // [F, B, k]
-  const at::Tensor own = at::bmm(by_field, at::bmm(bases, bases.transpose(1, 2))).mul(by_field).sum({0, 2});
+  const at::Tensor own =
+      at::bmm(by_field, at::bmm(bases, bases.transpose(1, 2))).mul(by_field).sum(at::IntArrayRef{0, 2});
   return at::mm(latents, basis).square().sum(1).sub(own).mul(0.5);
 }
 

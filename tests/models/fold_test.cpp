@@ -121,7 +121,8 @@ TEST_CASE("a folded model has the logits of the model, before and after fine-tun
 TEST_CASE("a folded model without hidden layers has the logits of the model") {
   const std::string name = fold_model_name();
   const Basis basis = GENERATE(Basis::kField, Basis::kShared);
-  const Form form{R"({"embedding_dim": 4, "hidden": []})", {{"embedding", {.ranks = {3, 0, 2}, .basis = basis}}}};
+  const auto ranks = GENERATE(std::vector<int64_t>{3, 0, 2}, std::vector<int64_t>{0, 0, 0});
+  const Form form{R"({"embedding_dim": 4, "hidden": []})", {{"embedding", {.ranks = ranks, .basis = basis}}}};
   const auto model = random_model(name, form, /*tuned=*/true);
   const FoldResult result = model->folded();
   CHECK(result.refused.empty());
@@ -130,7 +131,9 @@ TEST_CASE("a folded model without hidden layers has the logits of the model") {
 
 TEST_CASE("control: a folded model without the constants of its offsets has other logits") {
   const std::string name = fold_model_name();
-  const auto model = random_model(name, any_form(name), /*tuned=*/true);
+  const Basis basis = GENERATE(Basis::kField, Basis::kShared);
+  const Form form{R"({"embedding_dim": 4, "hidden": [9]})", {{"embedding", {.ranks = {3, 2, 1}, .basis = basis}}}};
+  const auto model = random_model(name, form, /*tuned=*/true);
   const auto without = copy_of(*model);
   {
     const torch::NoGradGuard no_grad;
@@ -272,9 +275,11 @@ TEST_CASE("what cannot be folded is refused by name, and the model stays as it i
   const LayerPlan relu{.ranks = {1}, .activation = FactorActivation::kRelu};
   const auto head = make_model("dcn", "{}", plain_schema(), {{"embedding", {.ranks = {1, 1, 1}}}, {"head", relu}});
   CHECK(refused_part(*head) == "head");
-  const auto flat = make_model("deepfm", "{}", plain_schema(), {{"embedding", {.ranks = {0, 0, 0}}}});
+  Schema ids = plain_schema();
+  ids.fields.resize(3);
+  const auto flat = make_model(fold_model_name(), "{}", ids, {{"embedding", {.ranks = {0, 0, 0}}}});
   CHECK(refused_part(*flat, &reason) == "embedding");
-  CHECK(reason == "it has no latents: all its ranks are 0");
+  CHECK(reason == "all its ranks are 0 and there are no dense features: nothing to read");
 }
 
 TEST_CASE("a pair with a ReLU of a rank above what it would read is refused") {
