@@ -3,6 +3,7 @@
 #include <cmath>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include <torch/torch.h>
 #include <catch2/catch_test_macros.hpp>
@@ -119,7 +120,7 @@ TEST_CASE("a model takes a multi-valued field that is cut to one value and empty
                    FieldSpec{.name = "genres", .kind = FieldKind::kMulti, .cardinality = 4, .max_values = 1}};
   const auto model = make_model(any_name(), R"({"embedding_dim": 4, "hidden": [4]})", schema);
   Batch batch;
-  batch.ids = torch::tensor({1, kEmptySlot, 2, 3}, torch::kInt32).view({2, 2});
+  batch.ids = torch::tensor(std::vector<int64_t>{1, kEmptySlot, 2, 3}).view({2, 2});
   CHECK(model->forward(batch).isfinite().all().item<bool>());
 }
 
