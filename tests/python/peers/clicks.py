@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 ROWS, BATCH = 4096, 128
+VALID = 512  # rows, where a trainer wants some
+FEW = 8  # batches, for calibration and comparison
 VOCABULARY = {"user": 200, "item": 300, "category": 40, "hour": 25, "device": 60}  # id 0 is padding, and never drawn
 HISTORY = 8  # items that the user has seen, padded with 0 at the end
 TASTE = 4  # width of the planted factors

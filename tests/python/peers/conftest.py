@@ -2,7 +2,7 @@
 
 import importlib.util
 
-import harness
+from results import write_results
 
 NEEDS = {
     "test_deepctr_torch.py": "deepctr_torch",
@@ -16,4 +16,4 @@ collect_ignore = [file for file, package in NEEDS.items() if importlib.util.find
 
 
 def pytest_sessionfinish():
-    harness.write_results()
+    write_results()

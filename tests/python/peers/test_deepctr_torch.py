@@ -4,9 +4,10 @@ import deepctr_torch.models as zoo
 import numpy as np
 import pytest
 import torch
-from clicks import BATCH, HISTORY, VOCABULARY, clicks
+from clicks import BATCH, FEW, HISTORY, VOCABULARY, clicks
 from deepctr_torch.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
-from harness import Peer, PeerTests, input_of, trained
+from harness import PeerTests
+from subjects import Peer, input_of, trained
 
 WIDTH = 16
 MLP = {"dnn_hidden_units": (64, 32)}
@@ -43,6 +44,12 @@ def columns(name, price=True):
 
 
 def build(name):
+    model = built(name)
+    model.compile(torch.optim.Adam(model.parameters(), lr=3e-3), "binary_crossentropy", metrics=["auc"])
+    return model
+
+
+def built(name):
     cls, options = getattr(zoo, name.split("-")[0]), MODELS[name] | {"init_std": INIT_STD}
     if name == "DIN":
         return cls(columns(name), ["item"], **options)
@@ -59,7 +66,6 @@ def peer():
     labels = rows["click"]
 
     def fit(model, epochs):
-        model.compile(torch.optim.Adam(model.parameters(), lr=3e-3), "binary_crossentropy", metrics=["auc"])
         model.fit(dict(inputs), labels, batch_size=BATCH, epochs=epochs, verbose=0)
         return model.optim
 
@@ -68,9 +74,10 @@ def peer():
         name="DeepCTR-Torch 0.3.0",
         build=build,
         fit=fit,
-        batches=list(zip(X.split(BATCH), torch.from_numpy(labels).split(BATCH), strict=True)),
+        batches=list(zip(X.split(BATCH), torch.from_numpy(labels).split(BATCH), strict=True))[:FEW],
         forward=lambda model, batch: model(batch[0]),
         logits=lambda model, batch: input_of(model.out, lambda: model(batch[0])),
+        held=lambda model: model.optim,
         labels=lambda batch: batch[1],
         ratios={"DCN-matrix": 1.5},  # its kernels are bare parameters
         doubles=["AFN"],  # it takes the logarithm of embeddings, also of those near zero
@@ -88,4 +95,11 @@ def subject(request, peer):
 
 
 class TestDeepCTRTorch(PeerTests):
-    pass
+    def test_the_penalty_is_on_the_new_layers(self, subject):
+        small, _ = subject.compress(ratio=subject.peer.ratios.get(subject.name, 2.0))
+        parameters = {id(parameter) for parameter in small.parameters()}
+        held = [entry for entries, _, _ in small.regularization_weight for entry in entries]
+        tensors = [entry[1] if isinstance(entry, tuple) else entry for entry in held]
+        assert all(id(tensor) in parameters for tensor in tensors)
+        weights = {id(p) for name, p in small.embedding_dict.named_parameters() if name.endswith("weight")}
+        assert weights <= {id(tensor) for tensor in tensors}

@@ -1,13 +1,16 @@
 """FuxiCTR: nine models as its users write them, read by its loader and trained by BaseModel.fit."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
-from clicks import BATCH, HISTORY, VOCABULARY, clicks
+from clicks import BATCH, FEW, HISTORY, VALID, VOCABULARY, clicks
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.dataloaders import RankDataLoader
 from fuxictr_models import MODELS
-from harness import Peer, PeerTests, input_of, trained
+from harness import PeerTests
+from subjects import Peer, input_of, trained
 
 WIDTH = 16
 
@@ -38,8 +41,8 @@ def peer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuxictr")
     (folder / "clicks").mkdir()  # for its checkpoints
     features = feature_map(folder)
-    for split, seed in (("train", 1), ("valid", 2)):
-        np.savez(folder / f"{split}.npz", **clicks(seed))
+    for split, rows in (("train", clicks(1)), ("valid", clicks(2, VALID))):
+        np.savez(folder / f"{split}.npz", **rows)
     train, valid = RankDataLoader(
         features,
         stage="train",
@@ -54,7 +57,7 @@ def peer(tmp_path_factory):
         return MODELS[name](
             features,
             embedding_dim=WIDTH,
-            learning_rate=1e-2,
+            learning_rate=3e-3,
             optimizer="adam",
             loss="binary_crossentropy",
             metrics=["AUC", "logloss"],
@@ -65,7 +68,6 @@ def peer(tmp_path_factory):
         )
 
     def fit(model, epochs):
-        model.compile("adam", "binary_crossentropy", lr=3e-3)
         model.fit(train, epochs=epochs, validation_data=valid)
         return model.optimizer
 
@@ -73,9 +75,10 @@ def peer(tmp_path_factory):
         name="FuxiCTR 2.3.10",
         build=build,
         fit=fit,
-        batches=list(train),
+        batches=list(islice(train, FEW)),
         forward=lambda model, batch: model(batch),
         logits=lambda model, batch: input_of(model.output_activation, lambda: model(batch)),
+        held=lambda model: model.optimizer,
         labels=lambda batch: batch["click"],
     )
 
@@ -86,4 +89,12 @@ def subject(request, peer):
 
 
 class TestFuxiCTR(PeerTests):
-    pass
+    def test_its_regularizer_is_on_every_factor(self, subject):
+        small, _ = subject.compress(ratio=2)
+        small.regularization_loss().backward()
+        assert all(parameter.grad is not None for parameter in small.parameters() if parameter.requires_grad)
+
+    def test_features_that_shared_a_table_still_do(self, subject):
+        small, _ = subject.compress(ratio=2)
+        tables = small.embedding_layer.embedding_layer.embedding_layers
+        assert tables["history"] is tables["item"]

@@ -1,15 +1,17 @@
 """LongCTR, the models of long histories that the wheel of FuxiCTR brings along, with its own loader."""
 
 import importlib
+from itertools import islice
 
 import numpy as np
 import pandas as pd
 import pytest
-from clicks import BATCH, HISTORY, VOCABULARY, clicks
+from clicks import BATCH, FEW, HISTORY, VALID, VOCABULARY, clicks
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.dataloaders import RankDataLoader
-from harness import Peer, PeerTests, input_of, trained
+from harness import PeerTests
 from model_zoo.LongCTR.longctr_dataloader import LongCTRDataLoader
+from subjects import Peer, input_of, trained
 
 WIDTH, SHORT = 16, 4
 MLP = {"dnn_hidden_units": [64, 32]}
@@ -27,6 +29,7 @@ MODELS = {
     "FinalMLP": {"mlp1_hidden_units": [64, 32], "mlp2_hidden_units": [64, 32], "num_heads": 2},
     "DCNv2": {"parallel_dnn_hidden_units": [64, 32]},
 }
+RETRIEVAL = ("ETA", "SIM", "TWIN", "MIRRN")  # rounding may change which items these take from the history
 
 
 def feature_map(folder):
@@ -64,8 +67,8 @@ def peer(tmp_path_factory):
     }
     pd.DataFrame(items).to_parquet(folder / "items.parquet")
     loaders = {}
-    for split, seed in (("train", 1), ("valid", 2)):
-        write_tables(folder, split, clicks(seed))
+    for split, rows in (("train", clicks(1)), ("valid", clicks(2, VALID))):
+        write_tables(folder, split, rows)
         loaders[split], _ = RankDataLoader(
             features,
             stage="train",
@@ -95,7 +98,6 @@ def peer(tmp_path_factory):
         )
 
     def fit(model, epochs):
-        model.compile("adam", "binary_crossentropy", lr=3e-3)
         model.fit(loaders["train"], epochs=epochs, validation_data=loaders["valid"])
         return model.optimizer
 
@@ -103,9 +105,12 @@ def peer(tmp_path_factory):
         name="FuxiCTR-LongCTR 2.3.10",
         build=build,
         fit=fit,
-        batches=list(loaders["train"]),
+        batches=list(islice(loaders["train"], FEW)),
         forward=lambda model, batch: model(batch),
         logits=lambda model, batch: input_of(model.output_activation, lambda: model(batch)),
+        held=lambda model: model.optimizer,
+        epochs=3,
+        doubles=RETRIEVAL,
         labels=lambda batch: batch[0]["click"],
     )
 

@@ -6,10 +6,11 @@ from itertools import islice
 import pytest
 import recbole.model.context_aware_recommender as zoo
 import torch
-from harness import Peer, PeerTests, input_of, refusal, trained
+from harness import PeerTests, refusal
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_trainer, init_seed
+from subjects import Peer, input_of, trained
 
 WIDTH = 16
 MLP = {"mlp_hidden_size": [64, 32]}
@@ -33,7 +34,7 @@ MODELS = {
     "xDeepFM": MLP | {"cin_layer_size": [16, 16]},
 }
 REFUSED = {"LR": "ratio must be at most 1.00"}  # nothing but columns of weights, which are rank 1 already
-BATCHES = 4  # for calibration and comparison, of the 20 of an epoch
+BATCHES = 2  # of 1024 rows, for calibration and comparison
 COLUMNS = {
     "inter": ["user_id", "item_id", "rating", "timestamp"],
     "user": ["user_id", "age", "gender", "occupation"],

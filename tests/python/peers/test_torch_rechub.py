@@ -1,13 +1,15 @@
 """torch-rechub: its ranking models, trained by its CTRTrainer."""
 
 from functools import partialmethod
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 import torch_rechub.models.ranking as zoo
-from clicks import BATCH, HISTORY, VOCABULARY, clicks
-from harness import LastSigmoid, Peer, PeerTests, trained
+from clicks import BATCH, FEW, HISTORY, ROWS, VALID, VOCABULARY, clicks
+from harness import PeerTests
+from subjects import LastSigmoid, Peer, trained
 from torch import nn
 from torch_rechub.basic.features import DenseFeature, SequenceFeature, SparseFeature
 from torch_rechub.basic.initializers import RandomNormal
@@ -98,8 +100,8 @@ MODELS = {
 WITH_LOSS = (zoo.DIEN,)  # these return a loss of their own beside the probability
 
 
-def inputs(seed):
-    rows = clicks(seed)
+def inputs(seed, rows):
+    rows = clicks(seed, rows)
     others = np.random.default_rng(seed).integers(1, VOCABULARY["item"], rows["history"].shape)
     x = {name: rows[name] for name in [*VOCABULARY, "price", "history"]}
     return x | {"not_clicked": np.where(rows["history"] > 0, others, 0)}, rows["click"]
@@ -114,8 +116,8 @@ def logits(model, batch):
 @pytest.fixture(scope="module")
 def peer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rechub")
-    x, y = inputs(1)
-    x_valid, y_valid = inputs(2)
+    x, y = inputs(1, ROWS)
+    x_valid, y_valid = inputs(2, VALID)
     train, valid, _ = DataGenerator(x, y).generate_dataloader(
         x_val=x_valid, y_val=y_valid, x_test=x_valid, y_test=y_valid, batch_size=BATCH
     )
@@ -137,7 +139,7 @@ def peer(tmp_path_factory):
         name="torch-rechub 0.9.0",
         build=lambda name: MODELS[name](),
         fit=fit,
-        batches=list(train),
+        batches=list(islice(train, FEW)),
         forward=lambda model, batch: model(batch[0]),
         logits=logits,
         labels=lambda batch: batch[1],
