@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from afm.factorized import Factorized
 from afm.foreign_held import HeldTensors, Replaced, attributes_of
@@ -83,6 +84,8 @@ def _copied(
     for _, value in attributes_of(model):
         if isinstance(value, torch.Tensor) and not value.is_leaf:  # which cannot be copied, and is of some batch
             memo[id(value)] = value.detach().clone()
+        elif isinstance(value, DataLoader | Dataset):  # of training or validation: large, and the same for the copy
+            memo[id(value)] = value
     try:
         return copy.deepcopy(model, dict(memo))
     except Exception:  # whatever an attribute raises

@@ -169,6 +169,13 @@ def test_functions_over_the_original_are_reported(ids):
     assert list(report.notes) == ["score"] and "goes on using those" in report.notes["score"]
 
 
+def test_data_that_a_model_holds_is_not_copied(ids):
+    model = made(Ranker)
+    model.valid_gen = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(ids))
+    small, report = held(model, ids)
+    assert small.valid_gen is model.valid_gen and report.notes == {}
+
+
 def test_tensors_of_a_batch_and_things_that_cannot_be_copied_do_not_stand_in_the_way(ids):
     model = made(Ranker)
     model.loss = model(ids).mean()  # has a graph
