@@ -50,7 +50,7 @@ void run(const char* folder, const char* output, double ratio, long epochs) {
 
   const auto small = afm::factorize(*base, statistics, plan);
   afm::train(*small, train_set, valid_set,
-             afm::TrainOptions{.epochs = epochs, .learning_rate = 3e-4, .teacher = base.ptr()}, print_epoch);
+             afm::TrainOptions{.epochs = epochs, .learning_rate = 3e-4, .teachers = {base.ptr()}}, print_epoch);
 
   std::printf("%s", afm::comparison_to_markdown(afm::compare(*base, *small, test_set)).c_str());
   afm::save_model(*small, output);

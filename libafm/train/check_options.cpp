@@ -62,6 +62,8 @@ void check_options(const TrainOptions& options) {
   require_not_negative("mlp_l2", options.mlp_l2);
   require_not_negative("distillation", options.distillation);
   require_positive("temperature", options.temperature);
+  require_not_negative("label_preserving", options.label_preserving);
+  for (const auto& teacher : options.teachers) require(teacher != nullptr, "teachers", "models", "a null pointer");
   check_checkpoint(options);
   device_of(options.device);
 }

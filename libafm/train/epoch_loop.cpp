@@ -15,6 +15,7 @@
 #include "libafm/train/parameter_groups.h"
 #include "libafm/train/random_state.h"
 #include "libafm/train/schedule.h"
+#include "libafm/train/teachers.h"
 
 namespace afm {
 namespace {
@@ -53,15 +54,6 @@ BatchOptions batch_options(const TrainOptions& options, int64_t rows) {
           .seed = options.seed};
 }
 
-// The teacher's answers never change, so one pass gives them for all epochs.
-at::Tensor logits_of_teacher(const TrainOptions& options, const Dataset& train_set) {
-  if (!options.teacher || options.distillation == 0) return {};
-  if (options.teacher->device() == train_set.device()) return predict(*options.teacher, train_set);
-  const auto teacher = copy_of(*options.teacher);
-  teacher->to(train_set.device());
-  return predict(*teacher, train_set);
-}
-
 }  // namespace
 
 EpochLoop::EpochLoop(Model& model, const Dataset& train_set, const Dataset& valid_set, const TrainOptions& options,
@@ -72,7 +64,8 @@ EpochLoop::EpochLoop(Model& model, const Dataset& train_set, const Dataset& vali
       device_(device_of(options.device)),
       train_set_(on_device(train_set, device_)),
       valid_set_(on_device(valid_set, device_)),
-      teacher_logits_(logits_of_teacher(options, train_set_)),
+      teacher_logits_(logits_of_teachers(options, train_set_)),
+      click_rate_(train_set_.click_rate()),
       identity_(identity_of(model, train_set, valid_set, options)),
       stream_(train_set_, batch_options(options, train_set.size())),
       optimizer_(parameter_groups(moved(model, device_), options.embedding_l2, options.mlp_l2)),
@@ -132,7 +125,7 @@ void EpochLoop::step(const Batch& batch) {
   at::Tensor loss = logloss_of(logits, batch.label);
   if (teacher_logits_.defined()) {
     const at::Tensor targets = teacher_logits_.index_select(0, stream_.index());
-    loss = loss + options_.distillation * distillation_loss(logits, targets, options_.temperature);
+    loss = loss + teaching_loss(options_, logits, targets, batch.label, click_rate_);
   }
   loss.backward();
   optimizer_.step(learning_rate_of(position_.batch));

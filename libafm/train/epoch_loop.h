@@ -49,7 +49,8 @@ class EpochLoop {
   const ProgressCallback& on_progress_;
   at::Device device_;
   Dataset train_set_, valid_set_;
-  at::Tensor teacher_logits_;  // [N]; undefined without a teacher
+  at::Tensor teacher_logits_;  // [N]; undefined without teachers
+  double click_rate_;          // of the training set
   RunIdentity identity_;
   BatchStream stream_;
   Adam optimizer_;

@@ -21,11 +21,14 @@ at::Tensor logloss_of(const at::Tensor& logits, const at::Tensor& labels) {
 }
 
 // With p = sigmoid(t): KL = softplus(s) - softplus(t) - p (s - t), which needs no logarithm of a probability.
-at::Tensor distillation_loss(const at::Tensor& student, const at::Tensor& teacher, double temperature) {
+at::Tensor distillation_loss(const at::Tensor& student, const at::Tensor& teacher, double temperature,
+                             const at::Tensor& weights) {
   check_pair("distillation_loss", student, teacher);
   const at::Tensor s = student / temperature, t = teacher / temperature;
   const at::Tensor kl = stable_softplus(s) - stable_softplus(t) - at::sigmoid(t) * (s - t);
-  return kl.mean() * (temperature * temperature);
+  if (!weights.defined()) return kl.mean() * (temperature * temperature);
+  check_pair("distillation_loss", kl, weights);
+  return (kl * weights).mean() * (temperature * temperature);
 }
 
 }  // namespace afm

@@ -9,7 +9,9 @@ namespace afm {
 // Mean over rows of softplus(s) - t s. logits [B], labels [B] -> scalar.
 at::Tensor logloss_of(const at::Tensor& logits, const at::Tensor& labels);
 
-// T^2 times the mean over rows of KL(Bernoulli(sigmoid(teacher / T)) || Bernoulli(sigmoid(student / T))), from logits.
-at::Tensor distillation_loss(const at::Tensor& student, const at::Tensor& teacher, double temperature);
+// T^2 times the mean over rows of w KL(Bernoulli(sigmoid(teacher / T)) || Bernoulli(sigmoid(student / T))), from logits
+// [B]; weights w [B], undefined for 1.
+at::Tensor distillation_loss(const at::Tensor& student, const at::Tensor& teacher, double temperature,
+                             const at::Tensor& weights = {});
 
 }  // namespace afm

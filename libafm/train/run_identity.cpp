@@ -32,6 +32,12 @@ std::string digest_of(const Model& model) {
   return fmt::format("{:016x}", XXH3_64bits_digest(hash.get()));
 }
 
+json digests_of(const std::vector<std::shared_ptr<Model>>& models) {
+  json digests = json::array();
+  for (const auto& model : models) digests.push_back(digest_of(*model));
+  return digests;
+}
+
 json deciding_options(const TrainOptions& options) {
   json fields = to_json(options);
   for (const char* name : {"device", "checkpoint", "checkpoint_seconds", "resume"}) fields.erase(name);
@@ -55,7 +61,7 @@ RunIdentity identity_of(const Model& model, const Dataset& train_set, const Data
            {"options", model.options_json()},
            {"ranks", json::parse(plan_to_json(nn::rank_plan_of(model))).dump()},
            {"schema", model.schema().fingerprint()},
-           {"teacher", options.teacher ? digest_of(*options.teacher) : "none"},
+           {"teachers", digests_of(options.teachers)},
            {"training rows", train_set.size()},
            {"validation rows", valid_set.size()}}};
 }

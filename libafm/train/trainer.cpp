@@ -13,7 +13,7 @@ namespace {
 void check_data(const Model& model, const Dataset& train_set, const Dataset& valid_set, const TrainOptions& options) {
   check_fits(model.schema(), train_set.schema());
   check_fits(model.schema(), valid_set.schema());
-  if (options.teacher) check_fits(options.teacher->schema(), train_set.schema());
+  for (const auto& teacher : options.teachers) check_fits(teacher->schema(), train_set.schema());
   if (train_set.size() < 2) fail<DataError>("the training set must have at least 2 rows, got {}", train_set.size());
   const double rate = valid_set.click_rate();
   if (rate == 0 || rate == 1) {

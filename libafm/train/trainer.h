@@ -1,6 +1,6 @@
 #pragma once
 
-// Fits a model: Adam on logloss, optional L2 on the tables, optional teacher; validation AUC after each epoch, learning
+// Fits a model: Adam on logloss, optional L2 on the tables, optional teachers; validation AUC after each epoch, learning
 // rate schedule, early stop, best weights restored; resumable.
 //
 //   History history = train(*model, train_set, valid_set, {.epochs = 20, .embedding_l2 = 0.05, .seed = 1});
@@ -41,15 +41,19 @@ struct TrainOptions {
   double mlp_l2 = 0.0;  // the same on every other weight matrix; >= 0
   int64_t seed = 1;     // order of rows and dropout
   std::string device = "cpu";  // "cpu", "cuda", "cuda:1"; the model is moved there and stays
-  double distillation = 1.0;   // with a teacher: weight a of a KL(teacher || student); >= 0
+  double distillation = 1.0;   // with teachers: weight a of a KL(teachers || student); >= 0
   double temperature = 1.0;    // of both logits in that term; > 0
+  // Added to that weight on the rows where the teachers are on the label's side of the click rate: decisions that were
+  // right are kept first (arXiv 2012.01604); >= 0
+  double label_preserving = 0.0;
   std::string checkpoint =
       {};  // file to save progress to, at each epoch's end and every checkpoint_seconds; empty = none
   double checkpoint_seconds = 60;  // > 0
   bool resume = false;             // go on from `checkpoint` where it exists
 
   // Not fields: what cannot be written as text.
-  std::shared_ptr<Model> teacher = nullptr;  // its logits are a second target (science.md 5.9); stays as it is
+  // The mean of their logits is a second target (science.md 5.9); they stay as they are.
+  std::vector<std::shared_ptr<Model>> teachers = {};
 };
 
 constexpr auto field_list(std::type_identity<TrainOptions>) {
@@ -65,8 +69,9 @@ constexpr auto field_list(std::type_identity<TrainOptions>) {
       field("mlp_l2", &TrainOptions::mlp_l2, "The same on every other weight matrix."),
       field("seed", &TrainOptions::seed, "Order of rows and dropout."),
       field("device", &TrainOptions::device, "cpu, cuda or cuda:N."),
-      field("distillation", &TrainOptions::distillation, "Weight of the teacher's term."),
-      field("temperature", &TrainOptions::temperature, "Temperature of the teacher's term."),
+      field("distillation", &TrainOptions::distillation, "Weight of the teachers' term."),
+      field("temperature", &TrainOptions::temperature, "Temperature of the teachers' term."),
+      field("label_preserving", &TrainOptions::label_preserving, "More weight of it where the teachers are right."),
       field("checkpoint", &TrainOptions::checkpoint, "File for resumable progress; empty = none."),
       field("checkpoint_seconds", &TrainOptions::checkpoint_seconds, "Seconds between saves within an epoch."),
       field("resume", &TrainOptions::resume, "Go on from the checkpoint where it exists."));

@@ -65,11 +65,17 @@ from afm._core import (
     write_schema,
 )
 from afm.compression import (
+    Folded,
     collect_statistics,
     compare,
     factorize,
+    fold,
+    fold_batch_norm,
     plan_ranks,
     planned_parameters,
+    planned_size,
+    predicted_logloss,
+    refit,
     report_on,
     summarize,
 )
@@ -101,7 +107,7 @@ from afm.models import (
     size_by_group,
 )
 from afm.paths import get_cmake_prefix_path, get_include
-from afm.plan import LayerPlan, RankPlan, read_plan, write_plan
+from afm.plan import LayerPlan, RankPlan, Tier, read_plan, write_plan
 from afm.training import evaluate, predict, train
 
 __all__ = [
@@ -127,6 +133,7 @@ __all__ = [
     "FactorizedLinear",
     "Factors",
     "FieldSpec",
+    "Folded",
     "FormatError",
     "GroupSize",
     "History",
@@ -148,6 +155,7 @@ __all__ = [
     "Spectrum",
     "Statistics",
     "TableFactors",
+    "Tier",
     "TrainOptions",
     "WideDeep",
     "WideDeepOptions",
@@ -161,6 +169,8 @@ __all__ = [
     "distillation_loss",
     "evaluate",
     "factorize",
+    "fold",
+    "fold_batch_norm",
     "get_cmake_prefix_path",
     "get_include",
     "inspect",
@@ -177,10 +187,13 @@ __all__ = [
     "parameter_groups",
     "plan_ranks",
     "planned_parameters",
+    "planned_size",
     "predict",
+    "predicted_logloss",
     "read_plan",
     "read_schema",
     "read_tensors",
+    "refit",
     "report_on",
     "save_compressed",
     "save_model",

@@ -14,6 +14,7 @@ import afm
 from . import inspection
 from .compressing import Budget, compress_model, layer_rows
 from .console import Interrupted, out, print_json, print_table, say, training_bar
+from .recipe import finished
 from .settings import add_settings_help, apply_settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -72,6 +73,13 @@ def compress(
     base: Annotated[Path, typer.Argument(help="Model file to compress.")],
     folder: Folder,
     output: Annotated[Path, typer.Option("--out", "-o", help="Model file to write.")],
+    smaller: Annotated[
+        float | None,
+        typer.Option(
+            help="Budget: the model file so many times smaller, such as 20. Uses all that libafm knows: loss-weighted "
+            "ranks, wide weights in the tables, folding, tiers, integers, fewer hidden units."
+        ),
+    ] = None,
     ratio: Annotated[float | None, typer.Option(help="Budget: parameters before / after, above 1, such as 8.")] = None,
     bytes: Annotated[
         int | None, typer.Option(min=1, metavar="<int>", help="Budget: bytes of the compressed model's tensors.")
@@ -109,8 +117,12 @@ def compress(
         int, typer.Option(min=0, metavar="<int>", help="Epochs of training on after compression; 0 = none.")
     ] = 8,
     teacher: Annotated[
-        str, typer.Option(help="Whose logits to learn from while training on: base, none, or a model file.")
-    ] = "base",
+        list[str] | None,
+        typer.Option(
+            help="Whose logits to learn from while training on: base (if not given), none, or a model file; of several "
+            "the mean. Bases of other seeds make the best teacher."
+        ),
+    ] = None,
     settings: Settings = None,
     seed: Annotated[int, typer.Option(help="Order of rows and dropout while training on.")] = 1,
     device: Device = "cpu",
@@ -123,7 +135,7 @@ def compress(
     """Make a trained model smaller.
 
     Collects statistics of its layers over the training rows, plans ranks within the budget, replaces layers by factors,
-    and trains the result on. Give exactly one of --ratio, --bytes, --energy and --plan. The plan is also written beside
+    and trains the result on. Give exactly one of --smaller, --ratio, --bytes, --energy and --plan. The plan is also written beside
     the output (small.safetensors: small.plan.json); edit it and pass it back with --plan.
 
     Training on uses the batch size and L2 that the base was trained with, a learning rate that falls linearly to 0, and
@@ -133,31 +145,40 @@ def compress(
     \b
     Example:
       afm compress base.safetensors clicks --ratio 8 --out small.safetensors
+      afm compress base1.safetensors clicks --smaller 20 --epochs 10 --out small.safetensors \\
+          --teacher base1.safetensors --teacher base2.safetensors --teacher base3.safetensors
     """
     check_output(output)
-    budget = Budget(ratio, bytes, energy, plan, policy, basis, activation, tuple(skip or ()))
+    budget = Budget(ratio, bytes, energy, plan, policy, basis, activation, tuple(skip or ()), smaller)
     budget.check()
     model = afm.load_model(base).to(device)
     options = healing_options(model, epochs, seed, device)
     apply_settings(settings or [], options)
-    guide = {"base": model, "none": None}.get(teacher, teacher)
-    guide = afm.load_model(guide) if isinstance(guide, str) else guide
+    guides = teachers_of(teacher or ["base"], model)
     train_set, valid_set = afm.Dataset.open(folder, "train"), afm.Dataset.open(folder, "valid")
     say(f"compress: statistics of {base.name}")
     small, used = compress_model(model, train_set, budget, method=method, rows=rows, statistics_file=statistics)
     afm.write_plan(output.with_suffix(".plan.json"), used.plan)
-    layers = layer_rows(used)
-    if not json:
-        print_table("layers", ["layer", "shape", "rank", "kept variance", "parameters", "after"], layers)
+    if not json and smaller is None:
+        print_table("layers", ["layer", "shape", "rank", "kept variance", "parameters", "after"], layer_rows(used))
     if epochs > 0:
-        fit(small, train_set, valid_set, options, output, resume, guide, "train on")
-    else:
-        afm.save_model(small, output)
+        fit(small, train_set, valid_set, options, output, resume, guides, "train on")
+    if smaller is not None:
+        small = finished(small)
+    afm.save_model(small, output)
     comparison = afm.compare(model, small, valid_set)
     if json:
         print_json({"model": str(output), "plan": used.plan.to_dict(), "valid": comparison.to_dict()})
         return
     print_comparison(comparison, base.name, output.name)
+
+
+def teachers_of(names: list[str], model: afm.Model) -> list[afm.Model]:
+    if "none" in names:
+        if len(names) > 1:
+            raise ValueError(f"--teacher none must stand alone, got {', '.join(names)}")
+        return []
+    return [model if name == "base" else afm.load_model(name) for name in names]
 
 
 def check_output(output: Path) -> None:

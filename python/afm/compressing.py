@@ -7,10 +7,16 @@ from pathlib import Path
 
 import afm
 
+from .recipe import Recipe, file_bytes, shrink_to_file
+
 
 @dataclass(frozen=True)
 class Budget:
-    """How small: one of ratio, bytes, energy or a plan file; and how ranks are chosen."""
+    """How small: one of smaller, ratio, bytes, energy or a plan file; and how ranks are chosen.
+
+    Args:
+        smaller: the model file, so many times: everything that a Recipe knows is used.
+    """
 
     ratio: float | None = None
     bytes: int | None = None
@@ -20,23 +26,27 @@ class Budget:
     basis: str = "field"
     activation: str = "none"
     skip: tuple[str, ...] = ()
+    smaller: float | None = None
 
     def check(self) -> None:
         """Refuses what needs no statistics to be refused: those take a while."""
         given = self.given()
         if len(given) != 1:
             raise ValueError(
-                f"exactly one of --ratio, --bytes, --energy and --plan must be given, got {', '.join(given) or 'none'}"
+                "exactly one of --smaller, --ratio, --bytes, --energy and --plan must be given, got "
+                + (", ".join(given) or "none")
             )
-        if self.ratio is not None and not self.ratio > 1:
-            raise ValueError(f"--ratio must be above 1, got {self.ratio:g}")
+        for name in ("smaller", "ratio"):
+            value = getattr(self, name)
+            if value is not None and not value > 1:
+                raise ValueError(f"--{name} must be above 1, got {value:g}")
         if self.energy is not None and not 0 < self.energy <= 1:
             raise ValueError(f"--energy must be in (0, 1], got {self.energy:g}")
         if self.plan is not None:
             afm.read_plan(self.plan)
 
     def given(self) -> list[str]:
-        return [name for name in ("ratio", "bytes", "energy", "plan") if getattr(self, name) is not None]
+        return [name for name in ("smaller", "ratio", "bytes", "energy", "plan") if getattr(self, name) is not None]
 
     def ranks(self, statistics: afm.Statistics) -> afm.RankPlan:
         self.check()
@@ -71,14 +81,21 @@ def compress_model(
     statistics_file: Path | None = None,
 ) -> tuple[afm.Model, Used]:
     """Statistics over the training rows, ranks, factors. Returns the smaller model; `model` stays as it is."""
+    everything = budget.smaller is not None
     if statistics_file is not None and statistics_file.exists():
         statistics = afm.Statistics.load(str(statistics_file))
     else:
-        statistics = afm.collect_statistics(model, train_set, max_rows=rows, whole_training_set=rows == 0)
+        statistics = afm.collect_statistics(
+            model, train_set, max_rows=rows, whole_training_set=rows == 0, metric=everything, input_moments=everything
+        )
         if statistics_file is not None:
             statistics.save(str(statistics_file))
-    plan = budget.ranks(statistics)
-    small = afm.factorize(model, statistics, plan, method=method)
+    if everything:
+        target = int(file_bytes(model) / budget.smaller)
+        small, plan = shrink_to_file(model, statistics, Recipe.for_bytes(budget.smaller), target)
+    else:
+        plan = budget.ranks(statistics)
+        small = afm.factorize(model, statistics, plan, method=method)
     names = [field.name for field in model.schema.fields if field.kind != "numeric"]
     return small, Used(statistics, plan, names)
 

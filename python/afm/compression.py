@@ -1,6 +1,7 @@
 """Statistics -> rank plan -> factor pairs -> comparison."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from afm.foreign_collect import collect
 from afm.foreign_pool import pooled, pooled_plan, pools_for_planning, pools_of_plan, unpooled_plan, unpooled_summary
 from afm.foreign_rewrite import factorized_copy
 from afm.models import Model, core_of, wrap
-from afm.plan import LayerPlanLike, RankPlan, plain_plan
+from afm.plan import LayerPlanLike, RankPlan, plan_text
 
 
 def collect_statistics(
@@ -23,6 +24,8 @@ def collect_statistics(
     next_logits: Callable[[], torch.Tensor | None] | None = None,
     whole_training_set: bool = False,
     forward: Callable[[nn.Module, Any], Any] | None = None,
+    metric: bool = False,
+    input_moments: bool = False,
 ) -> _core.Statistics:
     """What the outputs of a model's layers look like, in evaluation mode, without gradient.
 
@@ -36,6 +39,9 @@ def collect_statistics(
         whole_training_set: the rows are all that the model was trained on: an id that they do not hold was never
             trained, and factorize() gives it the mean of its field.
         forward: forward(model, batch) runs another library's model, as for afm.compress.
+        metric: also the Gauss-Newton matrix of the logloss in each output, from one backward pass per batch: what
+            loss-weighted ranks are planned from.
+        input_moments: also the covariance of each linear layer's input, for plans with fewer hidden units.
 
     Raises:
         DataError: for a dataset that does not fit, no batch, or outputs that are not finite (naming the layer).
@@ -49,8 +55,10 @@ def collect_statistics(
     if forward is not None:
         raise ValueError("forward is for models that are not of libafm; use next_logits")
     if dataset is None:
-        return _core.collect_statistics(core_of(model), next_logits, whole_training_set)
-    return _core.collect_statistics(core_of(model), dataset, max_rows, batch_size, whole_training_set)
+        return _core.collect_statistics(core_of(model), next_logits, whole_training_set, metric, input_moments)
+    return _core.collect_statistics(
+        core_of(model), dataset, max_rows, batch_size, whole_training_set, metric, input_moments
+    )
 
 
 def plan_ranks(
@@ -58,46 +66,106 @@ def plan_ranks(
     *,
     ratio: float | None = None,
     bytes: int | None = None,
+    macs: int | None = None,
+    predicted_logloss: float | None = None,
     energy: float | None = None,
-    policy: str = "energy",
+    policy: str = "auto",
     basis: str = "field",
     activation: str = "none",
     skip: Sequence[str] = (),
+    joint: bool = False,
+    tiers: int = 0,
+    embedding_bits: str = "float",
+    mlp_bits: str = "float",
+    scale: str = "row",
+    fold: bool = False,
+    keep_basis: bool = False,
+    first_layers: Sequence[str] = (),
+    units: bool = False,
+    model: Model | None = None,
 ) -> RankPlan:
     """Ranks for every layer that gets smaller by them, from one budget.
 
     Args:
         statistics: of the model.
         ratio: the budget, as parameters before / after; or
-        bytes: as the size of parameters and buffers after; or
+        bytes: as the size of parameters and buffers after, integers packed; or
+        macs: as multiply-adds per row; or
+        predicted_logloss: as the rise of the logloss that may be predicted; or
         energy: as the share of output variance that every layer keeps; in other libraries' models, tables of equal
             width beside each other are one layer.
-        policy: "energy" (every layer keeps the same share of its variance) or "uniform" (of its rank).
+        policy: "loss" (the least predicted rise of the logloss; needs statistics with a metric), "energy" (every layer
+            keeps the same share of its variance) or "uniform" (of its rank); "auto" is loss where that is possible.
         basis: of embeddings: "field", or "shared" by all fields (tables of equal width in other libraries' models).
         activation: between the factors of linear layers: "none", "relu" or "shifted_relu".
         skip: paths of layers, and of everything below, to leave alone.
+        joint: wide weights are decoded from the latents of the embedding.
+        tiers: blocks of ids per field at most, of which rarer ones keep fewer coordinates; 0 = none.
+        embedding_bits: "float", "int8" or "int4", of an embedding's rows.
+        mlp_bits: of the weights of linear layers.
+        scale: of integers: one per "row" or per "column".
+        fold: the sizes are those after fold().
+        keep_basis: with fold, of a model that keeps the basis beside: a DeepFM with bases of its fields.
+        first_layers: with fold, the linear layers that read the embedding; none = those that look like it.
+        units: fewer hidden units are a choice too; needs input moments, and the model.
+        model: that the statistics are of, for `units`.
 
     Raises:
         ValueError: for a bad option, or a budget that cannot be reached (it says what can).
     """
+    if units and model is None:
+        raise ValueError("plan_ranks with units=True needs the model that the statistics are of")
     pools = pools_for_planning(statistics, basis, skip)
-    plan = _core.plan_ranks(pooled(statistics, pools), ratio, bytes, energy, policy, basis, activation, list(skip))
-    return unpooled_plan(statistics, RankPlan.from_plain(plan), pools)
+    plan = _core.plan_ranks(
+        pooled(statistics, pools),
+        core_of(model) if units and model is not None else None,
+        ratio=ratio,
+        bytes=bytes,
+        macs=macs,
+        predicted_logloss=predicted_logloss,
+        energy=energy,
+        policy=policy,
+        basis=basis,
+        activation=activation,
+        skip=list(skip),
+        joint=joint,
+        tiers=tiers,
+        embedding_bits=embedding_bits,
+        mlp_bits=mlp_bits,
+        scale=scale,
+        fold=fold,
+        keep_basis=keep_basis,
+        first_layers=list(first_layers),
+        units=units,
+    )
+    return unpooled_plan(statistics, RankPlan.from_json(plan), pools)
 
 
 def summarize(statistics: _core.Statistics, plan: Mapping[str, LayerPlanLike]) -> list[_core.LayerSummary]:
     """One entry per layer, and per field of an embedding, of what a plan does."""
     plan = RankPlan(plan)
     pools = pools_of_plan(statistics, plan)
-    lines = _core.summarize(pooled(statistics, pools), pooled_plan(plan, pools).to_plain())
+    lines = _core.summarize(pooled(statistics, pools), plan_text(pooled_plan(plan, pools)))
     return unpooled_summary(lines, pools, list(statistics.layers)) if pools else lines
+
+
+def planned_size(
+    statistics: _core.Statistics, plan: Mapping[str, LayerPlanLike], *, fold: bool = False, keep_basis: bool = False
+) -> _core.PlanSize:
+    """Parameters, bytes and multiply-adds of the whole model after the plan, and after fold() where asked."""
+    plan = RankPlan(plan)
+    pools = pools_of_plan(statistics, plan)
+    return _core.planned_size(pooled(statistics, pools), plan_text(pooled_plan(plan, pools)), fold, keep_basis)
 
 
 def planned_parameters(statistics: _core.Statistics, plan: Mapping[str, LayerPlanLike]) -> int:
     """Parameters of the whole model after the plan."""
-    plan = RankPlan(plan)
-    pools = pools_of_plan(statistics, plan)
-    return _core.planned_parameters(pooled(statistics, pools), pooled_plan(plan, pools).to_plain())
+    return planned_size(statistics, plan).parameters
+
+
+def predicted_logloss(statistics: _core.Statistics, plan: Mapping[str, LayerPlanLike]) -> float:
+    """Predicted rise of the logloss, without training on. The statistics must have a metric."""
+    return _core.predicted_logloss(statistics, plan_text(plan))
 
 
 def factorize(
@@ -119,7 +187,83 @@ def factorize(
     """
     if not _is_ours(model):
         return factorized_copy(model, statistics, RankPlan(plan), method).model
-    return wrap(_core.factorize(core_of(model), statistics, plain_plan(plan), method))
+    return wrap(_core.factorize(core_of(model), statistics, plan_text(plan), method))
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What fold() gives.
+
+    Args:
+        model: the folded model.
+        refused: parts that stay as they were, each with a reason.
+        requantized: layers of integers whose weights changed and were rounded anew.
+    """
+
+    model: Model
+    refused: list[_core.Refusal]
+    requantized: list[str]
+
+
+def fold(model: Model) -> Folded:
+    """The same function without the bases of the embedding: what reads it reads the latents.
+
+    What cannot be folded is refused by name, and stays as it was.
+    """
+    core, refused, requantized = _core.fold(core_of(model))
+    return Folded(wrap(core), refused, requantized)
+
+
+def fold_batch_norm(model: Model) -> Folded:
+    """The same function in evaluation without batch norms: each goes into the layer before it."""
+    core, refused, requantized = _core.fold_batch_norm(core_of(model))
+    return Folded(wrap(core), refused, requantized)
+
+
+def refit(
+    compressed: Model,
+    original: Model,
+    dataset: _core.Dataset,
+    statistics: _core.Statistics,
+    *,
+    biases: bool = True,
+    first_layer: bool = True,
+    later_layers: bool = True,
+    batch_norm: bool = True,
+    calibration: bool = True,
+    ridge: float = 1e-2,
+    max_rows: int = 200_000,
+) -> list[_core.RefitStep]:
+    """Fits the parts of a compressed model, in place, to what the original's give on the same rows.
+
+    For use without training on. Each step is undone where it makes KL(original || compressed) larger.
+
+    Args:
+        compressed: from factorize().
+        original: what it was made from.
+        dataset: rows to fit on, such as the training set.
+        statistics: of the original.
+        biases: layers get back the mean of their outputs.
+        first_layer: layers that read the embedding are fitted by ridge regression.
+        later_layers: the others by reduced-rank regression.
+        batch_norm: running statistics are those of the compressed inputs.
+        calibration: the logit is scaled and shifted.
+        ridge: pull towards the weights there are.
+        max_rows: of the dataset, drawn at random; 0 = all.
+    """
+    return _core.refit(
+        core_of(compressed),
+        core_of(original),
+        dataset,
+        statistics,
+        biases=biases,
+        first_layer=first_layer,
+        later_layers=later_layers,
+        batch_norm=batch_norm,
+        calibration=calibration,
+        ridge=ridge,
+        max_rows=max_rows,
+    )
 
 
 def _is_ours(model: Any) -> bool:

@@ -12,7 +12,7 @@ import torch
 
 from afm import _core
 from afm.modules import Part, tensors_of
-from afm.plan import LayerPlanLike, RankPlan, plain_plan
+from afm.plan import LayerPlanLike, RankPlan, plan_text
 
 _CLASSES: dict[str, type["Model"]] = {}  # by kind
 
@@ -40,7 +40,7 @@ class Model(Part):
 
     def __init__(self, schema: _core.Schema, *, ranks: Mapping[str, LayerPlanLike] | None = None, **options: Any):
         options_json = self.options_class(**options).to_json()
-        self._bind_core(_core.make_model(self.kind, options_json, schema, plain_plan(ranks)))
+        self._bind_core(_core.make_model(self.kind, options_json, schema, plan_text(ranks)))
 
     def _bind_core(self, core: _core.CoreModel) -> None:
         self.__dict__["_core"] = core
@@ -64,7 +64,7 @@ class Model(Part):
     @property
     def ranks(self) -> RankPlan:
         """The layers that are factor pairs; empty for a dense model."""
-        return RankPlan.from_plain(self._core.ranks)
+        return RankPlan.from_json(self._core.ranks)
 
     @property
     def notes(self) -> Mapping[str, str]:

@@ -82,6 +82,31 @@ def size_against_auc(curves: dict[str, Sequence[tuple[float, float]]], marks: di
         return svg_of(figure)
 
 
+def frontier(curves: dict[str, Sequence[tuple[float, float, float]]], levels: dict[str, float]) -> str:
+    """Test AUC with its spread over model size in bytes (logarithmic).
+
+    Args:
+        curves: name -> (bytes, mean AUC, standard deviation) points joined by a line.
+        levels: name -> an AUC that is drawn as a level line.
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(10, 4.6))
+        axes = figure.subplots()
+        for (name, points), colour in zip(curves.items(), COLOURS, strict=False):
+            sizes, aucs, spreads = zip(*sorted(points), strict=True)
+            axes.errorbar(sizes, aucs, spreads, fmt="o-", ms=4, capsize=2, color=colour, label=name)
+        for (name, auc), style in zip(levels.items(), ("-", "--", ":"), strict=False):
+            axes.axhline(auc, color=FAINT, linestyle=style, label=name)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda value, _: human_bytes(value))
+        axes.xaxis.set_minor_locator(NullLocator())
+        decorate(axes, "Size against quality", "model file", "test AUC")
+        axes.legend(loc="lower right")
+        figure.tight_layout()
+        return svg_of(figure)
+
+
 def spectra(layers: Sequence[dict]) -> str:
     """Eigenvalues of each layer's output with the kept ones filled.
 

@@ -73,10 +73,15 @@ def page(result: dict) -> str:
         ),
         section("Reproduce", "", f"<p><code>{escape(result['command'])}</code></p><p>{escape(result['machine'])}</p>"),
     ]
+    return document(result["title"], parts)
+
+
+def document(title: str, parts: list[str]) -> str:
+    """One self-contained page."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(result['title'])}</title><style>{CSS}</style></head><body><main>\n"
+        f"<title>{escape(title)}</title><style>{CSS}</style></head><body><main>\n"
         + "\n".join(parts)
         + "\n</main></body></html>\n"
     )

@@ -1,6 +1,6 @@
 """Fitting and judging a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ def train(
     valid_set: _core.Dataset,
     options: _core.TrainOptions | None = None,
     *,
-    teacher: Model | None = None,
+    teacher: Model | Sequence[Model] | None = None,
     on_progress: Callable[[_core.Progress], object] | None = None,
     **fields: Any,
 ) -> _core.History:
@@ -28,7 +28,7 @@ def train(
         train_set: what it learns from.
         valid_set: what decides on the learning rate and when to stop.
         options: how; or the same as keywords.
-        teacher: its logits are a second target (distillation); stays as it is.
+        teacher: its logits, or the mean of several models' logits, are a second target (distillation); stays as it is.
         on_progress: called every few batches and after each epoch; may raise to stop.
         **fields: the fields of TrainOptions: epochs, batch_size, learning_rate, seed, device, checkpoint, ...
 
@@ -41,8 +41,9 @@ def train(
     if options is not None and fields:
         raise TypeError(f"train takes either options or keywords, got both options and {', '.join(fields)}")
     wanted = _core.TrainOptions(**fields) if options is None else options
-    core_teacher = None if teacher is None else core_of(teacher)
-    return _core.train(core_of(model), train_set, valid_set, wanted, core_teacher, on_progress)
+    teachers = [] if teacher is None else [teacher] if isinstance(teacher, torch.nn.Module) else list(teacher)
+    cores = [core_of(each) for each in teachers]
+    return _core.train(core_of(model), train_set, valid_set, wanted, cores, on_progress)
 
 
 def evaluate(

@@ -7,7 +7,6 @@
 
 #include "libafm/compress/comparison.h"
 #include "libafm/compress/factorize.h"
-#include "libafm/compress/plan.h"
 #include "libafm/compress/statistics.h"
 #include "libafm/core/fail.h"
 #include "python/src/arguments.h"
@@ -25,20 +24,24 @@ NextLogits interruptible(NextLogits next) {
   };
 }
 
-Statistics statistics_by_calls(Model& model, const py::object& next_logits, bool whole_training_set) {
+Statistics statistics_by_calls(Model& model, const py::object& next_logits, bool whole_training_set, bool metric,
+                               bool input_moments) {
   const auto next = interruptible([&next_logits]() -> std::optional<at::Tensor> {
     const py::gil_scoped_acquire lock;
     return next_logits().cast<std::optional<at::Tensor>>();
   });
   const py::gil_scoped_release unlocked;
-  return collect_statistics(model, next, {.whole_training_set = whole_training_set});
+  return collect_statistics(
+      model, next,
+      {.whole_training_set = whole_training_set, .metric = metric, .input_moments = input_moments});
 }
 
 Statistics statistics_on(Model& model, const Dataset& dataset, int64_t max_rows, int64_t batch_size,
-                         bool whole_training_set) {
+                         bool whole_training_set, bool metric, bool input_moments) {
   const py::gil_scoped_release unlocked;
-  return collect_statistics(model, interruptible(logits_of(model, dataset, max_rows, batch_size)),
-                            {.whole_training_set = whole_training_set});
+  return collect_statistics(
+      model, interruptible(logits_of(model, dataset, max_rows, batch_size)),
+      {.whole_training_set = whole_training_set, .metric = metric, .input_moments = input_moments});
 }
 
 // What a walker over another library's model measured (afm.compress).
@@ -108,59 +111,21 @@ void bind_statistics(py::module_& m) {
       .def_readonly("parameters", &Statistics::parameters, "Of the whole model.")
       .def_readonly("parameter_bytes", &Statistics::parameter_bytes, "Of the whole model, without buffers.")
       .def_readonly("bytes", &Statistics::bytes, "Of the whole model.")
+      .def_property_readonly(
+          "has_metric",
+          [](const Statistics& self) {
+            return std::ranges::any_of(self.layers, [](const auto& item) { return !item.second.metric.empty(); });
+          },
+          "Whether a loss-weighted plan can be made from them.")
       .def("save", &Statistics::save, "path"_a, ReleaseGil())
       .def_static("load", &Statistics::load, "path"_a, ReleaseGil())
       .def("__repr__", [](const Statistics& self) {
         return fmt::format("<afm.Statistics rows={} layers={}>", self.rows, self.layers.size());
       });
-  m.def("collect_statistics", &statistics_by_calls, "model"_a, "next_logits"_a, "whole_training_set"_a);
+  m.def("collect_statistics", &statistics_by_calls, "model"_a, "next_logits"_a, "whole_training_set"_a,
+        "metric"_a, "input_moments"_a);
   m.def("collect_statistics", &statistics_on, "model"_a, "dataset"_a, "max_rows"_a, "batch_size"_a,
-        "whole_training_set"_a);
-}
-
-PlanOptions plan_options(const std::optional<double>& ratio, const std::optional<int64_t>& bytes,
-                         const std::optional<double>& energy, const std::string& policy, const std::string& basis,
-                         const std::string& activation, const std::vector<std::string>& skip) {
-  return {.ratio = ratio.value_or(0.0),
-          .bytes = bytes.value_or(0),
-          .energy = energy.value_or(0.0),
-          .policy = enum_of<RankPolicy>(policy, "policy"),
-          .basis = enum_of<Basis>(basis, "basis"),
-          .activation = enum_of<FactorActivation>(activation, "activation"),
-          .skip = skip};
-}
-
-void bind_plan(py::module_& m) {
-  bind_record<LayerSummary>(m, "LayerSummary", "What a plan does to one layer, or to one field of an embedding.",
-                            entry("layer", &LayerSummary::layer), entry("field", &LayerSummary::field),
-                            entry("rows", &LayerSummary::rows), entry("columns", &LayerSummary::columns),
-                            entry("rank", &LayerSummary::rank), entry("dense", &LayerSummary::dense),
-                            entry("kept_energy", &LayerSummary::kept_energy),
-                            entry("predicted_mse", &LayerSummary::predicted_mse),
-                            entry("parameters_before", &LayerSummary::parameters_before),
-                            entry("parameters_after", &LayerSummary::parameters_after));
-  m.def(
-      "plan_ranks",
-      [](const Statistics& statistics, const std::optional<double>& ratio, const std::optional<int64_t>& bytes,
-         const std::optional<double>& energy, const std::string& policy, const std::string& basis,
-         const std::string& activation, const std::vector<std::string>& skip) {
-        const auto options = plan_options(ratio, bytes, energy, policy, basis, activation, skip);
-        const py::gil_scoped_release unlocked;
-        return plain_of(plan_ranks(statistics, options));
-      },
-      "statistics"_a, "ratio"_a, "bytes"_a, "energy"_a, "policy"_a, "basis"_a, "activation"_a, "skip"_a);
-  m.def(
-      "summarize",
-      [](const Statistics& statistics, const PlainPlan& plan) { return summarize(statistics, rank_plan_of(plan)); },
-      "statistics"_a, "plan"_a, ReleaseGil());
-  m.def("spectrum_values", &spectrum_values, "statistics"_a, "layer"_a, "field"_a = -1, ReleaseGil(),
-        "Eigenvalues of a layer's output, or of one field's for an embedding, descending.");
-  m.def(
-      "planned_parameters",
-      [](const Statistics& statistics, const PlainPlan& plan) {
-        return planned_parameters(statistics, rank_plan_of(plan));
-      },
-      "statistics"_a, "plan"_a, ReleaseGil());
+        "whole_training_set"_a, "metric"_a, "input_moments"_a);
 }
 
 void bind_comparison(py::module_& m) {
@@ -185,13 +150,15 @@ void bind_compress(py::module_& m) {
   bind_plan(m);
   m.def(
       "factorize",
-      [](const Model& model, const Statistics& statistics, const PlainPlan& plan, const std::string& method) {
+      [](const Model& model, const Statistics& statistics, const std::string& plan, const std::string& method) {
         const auto wanted = enum_of<FactorMethod>(method, "method");
+        const RankPlan ranks = plan_of_text(plan);
         const py::gil_scoped_release unlocked;
-        return factorize(model, statistics, rank_plan_of(plan), wanted);
+        return factorize(model, statistics, ranks, wanted);
       },
       "model"_a, "statistics"_a, "plan"_a, "method"_a);
   bind_comparison(m);
+  bind_fold(m);
 }
 
 }  // namespace afm::python

@@ -12,8 +12,8 @@ void bind_models(py::module_& m) {
   m.def("model_names", &models::model_names, "The names of the models, as in model files and on the command line.");
   m.def(
       "make_model",
-      [](const std::string& name, const std::string& options_json, const Schema& schema, const PlainPlan& ranks) {
-        return models::make_model(name, options_json, schema, rank_plan_of(ranks));
+      [](const std::string& name, const std::string& options_json, const Schema& schema, const std::string& ranks) {
+        return models::make_model(name, options_json, schema, plan_of_text(ranks));
       },
       "name"_a, "options_json"_a, "schema"_a, "ranks"_a, ReleaseGil());
   m.def("load_model", &models::load_model, "path"_a, ReleaseGil());

@@ -1,5 +1,8 @@
 #include <sstream>
+#include <stdexcept>
 
+#include "libafm/core/error.h"
+#include "libafm/core/fail.h"
 #include "libafm/nn/layer.h"
 #include "libafm/nn/model.h"
 #include "libafm/nn/model_file.h"
@@ -53,7 +56,7 @@ void bind_modules(py::module_& m) {
       .def_property_readonly("kind", [](const Model& self) { return std::string(self.kind()); })
       .def_property_readonly("options_json", &Model::options_json)
       .def_property_readonly("schema", &Model::schema)
-      .def_property_readonly("ranks", [](const Model& self) { return plain_of(nn::rank_plan_of(self)); })
+      .def_property_readonly("ranks", [](const Model& self) { return plan_to_json(nn::rank_plan_of(self)); })
       .def_readwrite("notes", &Model::notes)
       .def_property_readonly("device", [](const Model& self) { return self.device(); })
       .def("view", [](Model& self) { return ModuleView{self.shared_from_this()}; })
@@ -70,23 +73,12 @@ void bind_modules(py::module_& m) {
 
 }  // namespace
 
-RankPlan rank_plan_of(const PlainPlan& plain) {
-  RankPlan plan;
-  for (const auto& [layer, item] : plain) {
-    const auto& [ranks, basis, activation] = item;
-    plan[layer] = {.ranks = ranks,
-                   .basis = enum_of<Basis>(basis, layer + ": basis"),
-                   .activation = enum_of<FactorActivation>(activation, layer + ": activation")};
+RankPlan plan_of_text(const std::string& json) {
+  try {
+    return plan_from_json(json);
+  } catch (const FormatError& error) {
+    fail<std::invalid_argument>("{}", error.what());
   }
-  return plan;
-}
-
-PlainPlan plain_of(const RankPlan& plan) {
-  PlainPlan plain;
-  for (const auto& [layer, item] : plan) {
-    plain[layer] = {item.ranks, std::string(name_of(item.basis)), std::string(name_of(item.activation))};
-  }
-  return plain;
 }
 
 void bind_nn(py::module_& m) {
@@ -101,15 +93,14 @@ void bind_nn(py::module_& m) {
   m.def(
       "byte_count", [](const Model& model) { return byte_count(model); }, "model"_a);
   m.def(
-      "plan_from_json", [](const std::string& text) { return plain_of(plan_from_json(text)); }, "json"_a);
+      "checked_plan", [](const std::string& json) { return plan_to_json(plan_from_json(json)); }, "json"_a,
+      "The plan as libafm writes it.");
   m.def(
-      "plan_to_json", [](const PlainPlan& plan) { return plan_to_json(rank_plan_of(plan)); }, "plan"_a);
-  m.def(
-      "read_plan", [](const std::filesystem::path& path) { return plain_of(read_plan(path)); }, "path"_a);
+      "read_plan", [](const std::filesystem::path& path) { return plan_to_json(read_plan(path)); }, "path"_a);
   m.def(
       "write_plan",
-      [](const std::filesystem::path& path, const PlainPlan& plan) { write_plan(path, rank_plan_of(plan)); }, "path"_a,
-      "plan"_a);
+      [](const std::filesystem::path& path, const std::string& plan) { write_plan(path, plan_of_text(plan)); },
+      "path"_a, "plan"_a);
 }
 
 }  // namespace afm::python

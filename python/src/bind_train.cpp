@@ -55,17 +55,18 @@ void bind_train(py::module_& m) {
   m.def(
       "train",
       [](Model& model, const Dataset& train_set, const Dataset& valid_set, const TrainOptions& options,
-         std::shared_ptr<Model> teacher, const py::object& on_progress) {
+         std::vector<std::shared_ptr<Model>> teachers, const py::object& on_progress) {
         TrainOptions wanted = options;
-        wanted.teacher = std::move(teacher);
+        wanted.teachers = std::move(teachers);
         const auto callback = callback_of(on_progress);
         const py::gil_scoped_release unlocked;
         return train(model, train_set, valid_set, wanted, callback);
       },
-      "model"_a, "train_set"_a, "valid_set"_a, "options"_a, "teacher"_a, "on_progress"_a);
+      "model"_a, "train_set"_a, "valid_set"_a, "options"_a, "teachers"_a, "on_progress"_a);
   m.def("logloss_of", &logloss_of, "logits"_a, "labels"_a, ReleaseGil(),
         "Mean of softplus(s) - t s, with gradient: logits [B], labels [B] -> scalar.");
-  m.def("distillation_loss", &distillation_loss, "student"_a, "teacher"_a, "temperature"_a = 1.0, ReleaseGil(),
+  m.def("distillation_loss", &distillation_loss, "student"_a, "teacher"_a, "temperature"_a = 1.0,
+        "weights"_a = at::Tensor(), ReleaseGil(),
         "T^2 times the mean KL divergence of the student's from the teacher's probabilities, from logits [B].");
 }
 

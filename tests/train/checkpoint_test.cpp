@@ -99,9 +99,9 @@ TEST_CASE("another model, teacher or dataset is refused") {
   CHECK_THROWS_MATCHES(afm::train(*factorized, left.rows, left.rows, options), afm::DataError,
                        MessageMatches(ContainsSubstring("belongs to another run: its ranks must be")));
   auto taught = options;
-  taught.teacher = fresh_network();
+  taught.teachers = {fresh_network()};
   check_refused<afm::DataError>(left, taught,
-                                MessageMatches(ContainsSubstring("belongs to another run: its teacher must be")));
+                                MessageMatches(ContainsSubstring("belongs to another run: its teachers must be")));
   const auto fewer = planted_clicks(300, 1).dataset;
   CHECK_THROWS_MATCHES(afm::train(*fresh_network(), fewer, left.rows, options), afm::DataError,
                        Message(left.name() + " belongs to another run: its training rows must be 300, got 400"));

@@ -41,7 +41,7 @@ TEST_CASE("a GPU learns what the CPU learns, with a teacher, and the model stays
                 .learning_rate = 2e-2,
                 .embedding_l2 = 1e-5,
                 .device = device,
-                .teacher = std::make_shared<Logistic>()});
+                .teachers = {std::make_shared<Logistic>()}});
     return model;
   };
   const auto cpu = trained_on("cpu"), gpu = trained_on("cuda");

@@ -83,7 +83,7 @@ class Story {
 Story story(Schedule schedule) {
   TrainOptions options{
       .epochs = 3, .batch_size = 110, .learning_rate = 2e-2, .schedule = schedule, .patience = 2, .embedding_l2 = 1e-3};
-  if (schedule == Schedule::kLinear) options.teacher = fresh_network();
+  if (schedule == Schedule::kLinear) options.teachers = {fresh_network(), fresh_network()};
   return Story(options);
 }
 

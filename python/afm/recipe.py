@@ -1,0 +1,134 @@
+"""From one number to a small model: what to spend a budget on, and the search for the plan that fits a file size."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import afm
+
+TRIES = 9  # of the search for a file size
+CLOSE = 0.98  # share of the file size that ends it
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a budget may be spent on.
+
+    Args:
+        metric: outputs are measured in the Gauss-Newton metric of the logloss, not in squares.
+        policy: how ranks are chosen: "loss" (with the metric), "energy" or "uniform".
+        method: "mimic" or "svd".
+        joint: wide weights are decoded from the latents of the embedding.
+        fold: the layers behind the embedding read its latents, batch norm goes into the layer before it.
+        tiers: blocks of ids per field at most, rare ones with fewer coordinates; 0 = none.
+        embedding_bits: of the latent rows: "float", "int8" or "int4".
+        mlp_bits: of the factors of linear layers.
+        scale: of integers, per "row" or "column".
+        units: fewer hidden units are a choice too.
+    """
+
+    metric: bool = True
+    policy: str = "loss"
+    method: str = "mimic"
+    joint: bool = True
+    fold: bool = True
+    tiers: int = 0
+    embedding_bits: str = "float"
+    mlp_bits: str = "float"
+    scale: str = "row"
+    units: bool = False
+
+    @classmethod
+    def for_bytes(cls, times: float) -> Recipe:
+        """What has proved best for a model file so many times smaller (benchmarks/RESULTS.md)."""
+        if times < 4:
+            return cls()
+        if times < 12:
+            return cls(embedding_bits="int8", mlp_bits="int8", tiers=4 if times >= 7 else 0)
+        return cls(
+            embedding_bits="int4",
+            mlp_bits="int8" if times < 26 else "int4",
+            tiers=4,
+            units=True,
+        )
+
+    def plan(self, model: afm.Model, statistics: afm.Statistics, **budget) -> afm.RankPlan:
+        """Ranks within one budget: ratio, bytes, macs, energy or predicted_logloss."""
+        return afm.plan_ranks(
+            statistics,
+            policy=self.policy,
+            joint=self.joint and has_wide_weights(model),
+            fold=self.fold,
+            keep_basis=self.fold and model.kind == "deepfm",
+            tiers=self.tiers,
+            embedding_bits=self.embedding_bits,
+            mlp_bits=self.mlp_bits,
+            scale=self.scale,
+            units=self.units,
+            model=model if self.units else None,
+            **budget,
+        )
+
+    def apply(self, model: afm.Model, statistics: afm.Statistics, plan: afm.RankPlan) -> afm.Model:
+        """The small model, ready to be trained on: batch norm is still alive."""
+        small = afm.factorize(model, statistics, plan, method=self.method)
+        return afm.fold(small).model.to(model.device) if self.fold else small
+
+
+def has_wide_weights(model: afm.Model) -> bool:
+    return model.kind in ("deepfm", "wide_deep")
+
+
+def measure(model: afm.Model, train_set: afm.Dataset, *, metric: bool = True) -> afm.Statistics:
+    """What a recipe with or without the metric may ask for, over the whole training set."""
+    return afm.collect_statistics(model, train_set, whole_training_set=True, metric=metric, input_moments=metric)
+
+
+def finished(model: afm.Model) -> afm.Model:
+    """The model as it is served: batch norm folded into the layers before it."""
+    return afm.fold_batch_norm(model).model.to(model.device)
+
+
+def file_bytes(model: afm.Model) -> int:
+    """Size of the model file, everything in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        afm.save_model(model, path)
+        return path.stat().st_size
+
+
+def shrink_to_file(
+    model: afm.Model, statistics: afm.Statistics, recipe: Recipe, target: int
+) -> tuple[afm.Model, afm.RankPlan]:
+    """The best model whose finished file has at most `target` bytes, as closely as ranks allow.
+
+    Planning counts tensors; the file also holds names, schema and options, and folding takes away some of what was
+    counted. So the budget of the plan is moved until the file fits.
+
+    Raises ValueError when no plan gives such a file.
+    """
+    low, high = 0, None  # budgets that fit, or are too small to plan for, and budgets that do not fit
+    best, best_size, refusal = None, 0, ""
+    budget = target
+    for _ in range(TRIES):
+        size = 0
+        try:
+            plan = recipe.plan(model, statistics, bytes=budget)
+            small = recipe.apply(model, statistics, plan)
+            size = file_bytes(finished(small) if recipe.fold else small)
+        except ValueError as error:
+            refusal = str(error)
+        if size <= target:
+            low = budget
+            if size > best_size:
+                best, best_size = (small, plan), size
+        else:
+            high = budget
+        if best_size >= CLOSE * target:
+            break
+        budget = (low + high) // 2 if high is not None else int(budget * 1.25)
+    if best is None:
+        raise ValueError(f"no plan gives a model file of at most {target:,} bytes ({refusal or 'all are larger'})")
+    return best

@@ -1,0 +1,176 @@
+"""The lines of a report: controls, baselines, each ingredient alone, and all of them together at several sizes."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+
+import afm
+
+from .recipe import Recipe, file_bytes, finished
+from .study import Settings, Study, Variant
+
+RANKS_ALONE = Recipe(joint=True, fold=True)
+SCRATCH_WIDTHS = (2, 4, 8)  # embedding widths of small models from scratch
+SCRATCH_SHAPES = ((1.0, 0.5),)  # hidden layers, as shares of the widest that fits
+SCRATCH_LARGEST = 1024
+
+
+def variants(settings: Settings) -> list[Variant]:
+    """Every line of the report, controls first."""
+    lines = [
+        Variant("base", "base-judged", "control", lambda study, seed: study.base(seed)),
+        Variant("base, trained on (E)", "control-e", "control", lambda s, seed: s.train_on(s.base(seed), seed, False)),
+        Variant(
+            "base, trained on with the teacher (T)",
+            "control-t",
+            "control",
+            lambda s, seed: s.train_on(s.base(seed), seed, True),
+        ),
+        integers_only("int8"),
+        integers_only("int4"),
+    ]
+    for ratio in settings.ratios:
+        lines += ranks_alone(ratio)
+    for times in settings.times:
+        lines += [everything(times), from_scratch(times)]
+    return lines + ingredients(settings)
+
+
+def ranks_alone(ratio: float) -> list[Variant]:
+    """Ranks under a budget of parameters: one-shot, trained on without and with the teacher, and two baselines."""
+
+    def ours(taught: bool | None):
+        def make(study: Study, seed: int) -> afm.Model:
+            small = study.small(seed, RANKS_ALONE, ratio=ratio)
+            return finished(small if taught is None else study.train_on(small, seed, taught))
+
+        return make
+
+    def baseline(recipe: Recipe):
+        return lambda study, seed: study.train_on(study.small(seed, recipe, ratio=ratio), seed, True)
+
+    plain = Recipe(metric=False, policy="uniform", joint=False, fold=False)
+    return [
+        Variant(f"ranks {ratio:g}x, one-shot", f"ranks-{ratio:g}-one-shot", "ranks", ours(None)),
+        Variant(f"ranks {ratio:g}x, no teacher", f"ranks-{ratio:g}-alone", "ranks", ours(False)),
+        Variant(f"ranks {ratio:g}x", f"ranks-{ratio:g}", "ranks", ours(True)),
+        Variant(
+            f"weight SVD {ratio:g}x, uniform ranks",
+            f"svd-{ratio:g}",
+            "baseline",
+            baseline(replace(plain, method="svd")),
+        ),
+        Variant(f"paper's AFM {ratio:g}x, uniform ranks", f"afm-{ratio:g}", "baseline", baseline(plain)),
+    ]
+
+
+def everything(times: float) -> Variant:
+    """All ingredients, chosen from the size alone."""
+    recipe = Recipe.for_bytes(times)
+
+    def make(study: Study, seed: int) -> afm.Model:
+        return finished(study.train_on(study.small(seed, recipe, times=times), seed, True))
+
+    return Variant(f"libafm {times:g}x bytes", f"all-{times:g}", "bytes", make)
+
+
+def ingredients(settings: Settings) -> list[Variant]:
+    """At one size, the recipe with one ingredient taken away each."""
+    if not settings.times:
+        return []
+    times = settings.times[len(settings.times) // 2]
+    full = Recipe.for_bytes(times)
+    without = {
+        "loss-weighted ranks (energy instead)": replace(full, metric=False, policy="energy", units=False),
+        "the wide weights in the tables": replace(full, joint=False),
+        "folding": replace(full, fold=False),
+        "tiers": replace(full, tiers=0),
+        "fewer hidden units": replace(full, units=not full.units),
+        "INT4 (INT8 instead)": replace(full, embedding_bits="int8", mlp_bits="int8"),
+    }
+
+    def make(recipe: Recipe):
+        def run(study: Study, seed: int) -> afm.Model:
+            small = study.train_on(study.small(seed, recipe, times=times), seed, True)
+            return finished(small) if recipe.fold else small
+
+        return run
+
+    return [
+        Variant(f"{times:g}x without {name}", f"without-{times:g}-{index}", "ingredient", make(recipe))
+        for index, (name, recipe) in enumerate(without.items())
+        if recipe != full
+    ]
+
+
+def integers_only(bits: str) -> Variant:
+    """Every weight of the base as integers, trained on with the quantisation in the loop."""
+
+    def make(study: Study, seed: int) -> afm.Model:
+        base = study.base(seed)
+        plan = {path: afm.LayerPlan(bits=bits) for path in study.statistics(seed).layers}
+        small = rebuilt(base, plan)
+        small.load_state_dict(base.state_dict())
+        return study.train_on(small, seed, True)
+
+    return Variant(f"{bits.upper()} alone", f"integers-{bits}", "baseline", make)
+
+
+def rebuilt(model: afm.Model, plan: dict[str, afm.LayerPlan]) -> afm.Model:
+    options = type(model).options_class.from_json(model.core.options_json)
+    fresh = afm.make_model(model.kind, model.schema, **{f.name: getattr(options, f.name) for f in options.fields()}, ranks=plan)
+    return fresh.to(model.device)
+
+
+def from_scratch(times: float) -> Variant:
+    """A small model of the same kind at equal bytes, best of a grid on the validation rows, with the same teacher."""
+
+    def make(study: Study, seed: int) -> afm.Model:
+        target = int(study.base_bytes() / times)
+        shapes = [shape for shape in grid(study, target)]
+        if not shapes:
+            raise ValueError(f"no model of {target:,} bytes holds the tables")
+        models = [trained_small(study, seed, options) for options in shapes]
+        return max(models, key=lambda model: afm.evaluate(model, study.valid_set).auc)
+
+    return Variant(f"small from scratch, {times:g}x bytes", f"scratch-{times:g}", "baseline", make)
+
+
+def grid(study: Study, target: int) -> list[dict]:
+    """For each embedding width and shape of the MLP the widest model whose file fits."""
+    found = []
+    for width in SCRATCH_WIDTHS:
+        for shape in SCRATCH_SHAPES:
+            options = {"embedding_dim": width, "hidden": None}
+            low, high = 0, SCRATCH_LARGEST
+            while high - low > 1:
+                middle = (low + high) // 2
+                hidden = [max(1, int(middle * share)) for share in shape]
+                fits = file_bytes(small_model(study, options | {"hidden": hidden})) <= target
+                low, high = (middle, high) if fits else (low, middle)
+            if low >= 4:
+                found.append(options | {"hidden": [max(1, int(low * share)) for share in shape]})
+    return found
+
+
+def small_model(study: Study, options: dict) -> afm.Model:
+    return afm.make_model(study.settings.kind, study.train_set.schema, **(study.settings.model | options))
+
+
+def trained_small(study: Study, seed: int, options: dict) -> afm.Model:
+    torch.manual_seed(seed)
+    model = small_model(study, options)
+    training = study.settings.training
+    afm.train(
+        model,
+        study.train_set,
+        study.valid_set,
+        seed=seed,
+        device=study.settings.device,
+        teacher=study.teachers,
+        **training,
+    )
+    return copy.deepcopy(study.train_on(model, seed, True))

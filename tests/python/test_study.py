@@ -1,0 +1,75 @@
+"""`afm report` on a planted task: every line runs, a second call runs nothing, and the pages say what the cells say."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+import afm
+from afm import commands_report
+from afm.cli import app
+from conftest import planted_rows, small_schema
+
+COMMAND = (
+    "--set embedding_dim=4 --set hidden=128,128 --set init_std=0.1 --set epochs=2 --set batch_size=256 "
+    "--ratios 2 --bytes 4 --seeds 2 --extra-epochs 1"
+).split()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clicks")
+    afm.write_schema(path / "schema.json", small_schema())
+    for split, (seed, rows) in {"train": (1, 1500), "valid": (2, 500), "test": (3, 500)}.items():
+        writer = afm.DatasetWriter(path, small_schema(), split)
+        writer.append(**planted_rows(seed, rows))
+        writer.finish()
+    return path
+
+
+@pytest.fixture(scope="module")
+def study(folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("study")
+    done = CliRunner().invoke(app, ["report", str(folder), *COMMAND, "--out", str(output)])
+    assert done.exit_code == 0, done.output
+    return output
+
+
+def test_a_report_has_controls_baselines_and_compressed_models_with_paired_differences(study):
+    summary = json.loads((study / "report.json").read_text())
+    lines = {line["key"]: line for line in summary["lines"]}
+    assert {"base-judged", "control-e", "control-t", "integers-int8", "ranks-2", "svd-2", "afm-2", "all-4", "scratch-4"} <= set(lines)
+    assert lines["control-e"]["minus_T"]["mean"] == pytest.approx(-lines["control-t"]["minus_E"]["mean"])
+    assert lines["all-4"]["times"] > 3.9
+    assert lines["all-4"]["bytes"]["mean"] <= summary["base_bytes"] / 4
+    assert lines["ranks-2"]["parameters"]["mean"] <= lines["base-judged"]["parameters"]["mean"] / 2
+    assert lines["base-judged"]["flipped"]["mean"] == 0 < lines["all-4"]["flipped"]["mean"]
+    assert all(len(line["auc_by_decile"]) == 10 for line in lines.values() if "refused" not in line)
+
+
+def test_the_pages_hold_every_line(study):
+    names = [line["name"] for line in json.loads((study / "report.json").read_text())["lines"]]
+    markdown, page = (study / "report.md").read_text(), (study / "report.html").read_text()
+    assert all(name in markdown for name in names)
+    assert "<svg" in page and "libafm 4x bytes" in page
+
+
+def test_a_second_call_reuses_every_cell(study, folder, monkeypatch):
+    monkeypatch.setattr(afm, "train", None)
+    monkeypatch.setattr(commands_report, "_studies", {})
+    before = (study / "report.json").read_text()
+    done = CliRunner().invoke(app, ["report", str(folder), *COMMAND, "--out", str(study)])
+    assert done.exit_code == 0, done.output
+    assert (study / "report.json").read_text() == before
+
+
+def test_a_folder_of_another_study_is_refused(study, folder):
+    other = [part.replace("epochs=2", "epochs=3") for part in COMMAND]
+    done = CliRunner().invoke(app, ["report", str(folder), *other, "--out", str(study)])
+    assert isinstance(done.exception, ValueError) and "holds a study with training" in str(done.exception)
+
+
+@pytest.mark.parametrize("bad", ["0.5", "5,x"])
+def test_budgets_must_be_numbers_above_one(folder, tmp_path, bad):
+    done = CliRunner().invoke(app, ["report", str(folder), "--ratios", bad, "--out", str(tmp_path)])
+    assert isinstance(done.exception, ValueError) and "--ratios must be numbers above 1" in str(done.exception)
