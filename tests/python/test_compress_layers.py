@@ -184,6 +184,17 @@ def test_dtypes_are_kept(ids, dtype):
         assert spread_error(model, small, ids) < limit
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("options", [{"basis": "shared"}, {"activation": "shifted_relu"}])
+def test_a_model_on_a_gpu_takes_batches_from_the_cpu_and_stays_there(ids, options):
+    for cls in (Ranker, Interactions):
+        model = made(cls)
+        wanted, _ = afm.compress(model, [ids], ratio=1.3, **options)
+        small, _ = afm.compress(model.cuda(), [ids], ratio=1.3, **options)
+        assert all(p.is_cuda for p in small.parameters())
+        assert spread_error(wanted, small.cpu(), ids) < 1e-3
+
+
 def test_frozen_layers_stay_frozen(ids):
     for basis in ("field", "shared"):
         model = made(Ranker)
