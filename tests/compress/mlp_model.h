@@ -57,27 +57,6 @@ class MlpModel : public Model {
   nn::Linear head{nullptr};
 };
 
-// With tables, biases and batch norms such as training leaves them.
-inline std::shared_ptr<MlpModel> make_mlp_model(MlpModelOptions options = {}, int64_t seed = 3) {
-  torch::manual_seed(static_cast<uint64_t>(seed));
-  auto model = std::make_shared<MlpModel>(std::move(options));
-  fill_table(*model->embedding);
-  const torch::NoGradGuard no_grad;
-  for (const auto& layer : model->mlp->layers) layer->bias.normal_();
-  for (const auto& norm : model->mlp->norms) {
-    norm->weight.uniform_(0.5, 1.5);
-    norm->bias.normal_(0.0, 0.3);
-    norm->running_mean.normal_();
-    norm->running_var.uniform_(1.0, 4.0);
-  }
-  model->eval();
-  return model;
-}
-
-inline Statistics full_statistics(Model& model, const Dataset& dataset, bool metric = true) {
-  return collect_statistics(model, logits_of(model, dataset), {.metric = metric, .input_moments = true});
-}
-
 // Inputs and outputs of a layer over a dataset.
 struct LayerRows {
   at::Tensor input, output;
@@ -92,6 +71,33 @@ inline LayerRows rows_of(Model& model, nn::Layer& layer, const Dataset& dataset)
   model.forward(dataset.range(0, dataset.size()));
   layer.set_output_hook({});
   return rows;
+}
+
+// With tables, biases and batch norms such as training leaves them: units vary, and running moments are about those of
+// the rows.
+inline std::shared_ptr<MlpModel> make_mlp_model(MlpModelOptions options = {}, int64_t seed = 3) {
+  torch::manual_seed(static_cast<uint64_t>(seed));
+  auto model = std::make_shared<MlpModel>(std::move(options));
+  fill_table(*model->embedding);
+  model->eval();
+  const torch::NoGradGuard no_grad;
+  const Dataset dataset = tiny_dataset(400);
+  for (std::size_t i = 0; i < model->mlp->layers.size(); ++i) {
+    model->mlp->layers[i]->weight.mul_(1.5);
+    model->mlp->layers[i]->bias.normal_(0.0, 0.5);
+    if (model->mlp->norms.empty()) continue;
+    const auto& norm = model->mlp->norms[i];
+    const at::Tensor output = rows_of(*model, *model->mlp->layers[i], dataset).output;
+    norm->weight.uniform_(0.7, 1.5);
+    norm->bias.normal_(0.0, 0.3);
+    norm->running_mean.copy_(output.mean(0) + 0.2 * output.std(0) * torch::randn_like(norm->running_mean));
+    norm->running_var.copy_(output.var(0) * torch::empty_like(norm->running_var).uniform_(0.5, 2.0));
+  }
+  return model;
+}
+
+inline Statistics full_statistics(Model& model, const Dataset& dataset, bool metric = true) {
+  return collect_statistics(model, logits_of(model, dataset), {.metric = metric, .input_moments = true});
 }
 
 }  // namespace afm::testing
