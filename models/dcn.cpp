@@ -81,7 +81,7 @@ void DCNImpl::add_cross(int64_t width) {
 }
 
 at::Tensor DCNImpl::forward(const Batch& batch) {
-  const at::Tensor read = embedding->forward(batch.ids);
+  const at::Tensor read = read_of(*embedding, embedding->lookup(batch.ids), batch.ids);
   const at::Tensor x0 = concatenate(read, dense_features(batch, schema().dense_count(), read));
   if (latent_cross) {
     const at::Tensor crossed = latent_cross->forward(x0);

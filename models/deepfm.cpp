@@ -27,7 +27,7 @@ DeepFMImpl::DeepFMImpl(DeepFMOptions chosen, Schema counted, const RankPlan& pla
     const bool decodes = options.interaction == InteractionSpace::kDecoded;
     interaction = register_module(
         "interaction", nn::LatentMachine(nn::LatentMachineOptions{
-                           .ranks = embedding->options.ranks, .embedding_dim = decodes ? options.embedding_dim : 0}));
+                           .ranks = latent_ranks(*embedding), .embedding_dim = decodes ? options.embedding_dim : 0}));
     wide_latent = register_parameter("wide_latent", at::zeros({width - schema().dense_count()}));
   }
   bias = register_parameter("bias", at::zeros({1}));
@@ -36,11 +36,12 @@ DeepFMImpl::DeepFMImpl(DeepFMOptions chosen, Schema counted, const RankPlan& pla
 
 at::Tensor DeepFMImpl::forward(const Batch& batch) {
   const nn::EmbeddingOutput output = embedding->lookup(batch.ids);
-  const at::Tensor& read = read_of(output);
+  const at::Tensor read = read_of(*embedding, output, batch.ids);
   const at::Tensor dense = dense_features(batch, schema().dense_count(), read);
   const at::Tensor deep = mlp->forward(concatenate(read, dense)).squeeze(1);
-  const at::Tensor met = interaction ? interaction->forward(read) : nn::factorization_machine(read);
-  return first_order(output, wide_latent, wide_dense, dense, bias) + met + deep;
+  const at::Tensor logit = first_order(output.wide, wide_dense, dense, bias) + deep;
+  if (!interaction) return logit + nn::factorization_machine(read);
+  return logit + interaction->forward(read) + at::mv(read, wide_latent);
 }
 
 std::string DeepFMImpl::options_json() const { return to_json(options).dump(); }

@@ -1,6 +1,7 @@
 #include "models/features.h"
 
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -71,15 +72,35 @@ void apply_fresh_plan(torch::nn::Module& model, const RankPlan& plan) {
 
 bool is_folded(const nn::EmbeddingImpl& embedding) { return embedding.options.basis == Basis::kNone; }
 
-const at::Tensor& read_of(const nn::EmbeddingOutput& output) {
-  return output.values.defined() ? output.values : output.latents;
+std::vector<int64_t> latent_ranks(const nn::EmbeddingImpl& embedding) {
+  std::vector<int64_t> ranks = embedding.options.ranks;
+  for (std::size_t j = 0; j < ranks.size(); ++j) ranks[j] += embedding.options.multi_valued[j];
+  return ranks;
+}
+
+at::Tensor read_of(const nn::EmbeddingImpl& embedding, const nn::EmbeddingOutput& output, const at::Tensor& ids) {
+  if (output.values.defined()) return output.values;
+  const nn::EmbeddingOptions& options = embedding.options;
+  std::vector<at::Tensor> parts;
+  int64_t read = 0, width = 0, slot = 0;  // fields without presence are taken together
+  for (std::size_t j = 0; j < options.ranks.size(); ++j) {
+    width += options.ranks[j];
+    if (options.multi_valued[j]) {
+      parts.push_back(output.latents.narrow(1, read, width));
+      parts.push_back(ids.narrow(1, slot, options.slots[j]).ge(0).any(1, /*keepdim=*/true).to(parts[0].scalar_type()));
+      read += std::exchange(width, 0);
+    }
+    slot += options.slots[j];
+  }
+  if (parts.empty()) return output.latents;
+  parts.push_back(output.latents.narrow(1, read, width));
+  return at::cat(parts, 1);
 }
 
 int64_t feature_width(const Schema& schema, const nn::EmbeddingImpl& embedding) {
-  const auto& ranks = embedding.options.ranks;
-  const int64_t read = is_folded(embedding) ? std::accumulate(ranks.begin(), ranks.end(), int64_t{0})
-                                            : embedding.field_count() * embedding.options.embedding_dim;
-  return read + schema.dense_count();
+  if (!is_folded(embedding)) return embedding.field_count() * embedding.options.embedding_dim + schema.dense_count();
+  const std::vector<int64_t> ranks = latent_ranks(embedding);
+  return std::accumulate(ranks.begin(), ranks.end(), schema.dense_count());
 }
 
 at::Tensor dense_features(const Batch& batch, int64_t count, const at::Tensor& values) {
@@ -98,11 +119,9 @@ at::Tensor concatenate(const at::Tensor& values, const at::Tensor& dense) {
   return dense.defined() ? at::cat({flat, dense}, 1) : flat;
 }
 
-at::Tensor first_order(const nn::EmbeddingOutput& output, const at::Tensor& wide_latent, nn::Linear& wide_dense,
-                       const at::Tensor& dense, const at::Tensor& bias) {
-  at::Tensor logit = bias;
-  if (output.wide.defined()) logit = logit + output.wide;
-  if (wide_latent.defined()) logit = logit + at::mv(output.latents, wide_latent);
+at::Tensor first_order(const at::Tensor& wide, nn::Linear& wide_dense, const at::Tensor& dense,
+                       const at::Tensor& bias) {
+  const at::Tensor logit = wide.defined() ? wide + bias : bias;
   return dense.defined() ? logit + wide_dense->forward(dense).squeeze(1) : logit;
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string_view>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
@@ -57,8 +58,15 @@ nn::EmbeddingOptions embedding_options(const Schema& schema, int64_t embedding_d
 // Whether the layers behind an embedding read its latents (Basis::kNone).
 bool is_folded(const nn::EmbeddingImpl& embedding);
 
-// What the layers behind read of a lookup: values [B, F, D], of a folded embedding the latents [B, K].
-const at::Tensor& read_of(const nn::EmbeddingOutput& output);
+// Note [Presence]: what the offset of a multi-valued field adds is there in rows that have a value for it, and is no
+// constant. So the latents that a folded model reads have one more coordinate behind those of each such field: 1 where
+// the row has a value, else 0. K counts it.
+
+// [F] coordinates that a folded model reads of each field: k_j, and its presence.
+std::vector<int64_t> latent_ranks(const nn::EmbeddingImpl& embedding);
+
+// What the layers behind read of a lookup of ids [B, S]: values [B, F, D], of a folded embedding the latents [B, K].
+at::Tensor read_of(const nn::EmbeddingImpl& embedding, const nn::EmbeddingOutput& output, const at::Tensor& ids);
 
 // Width of what they read with the dense features: F D + Q, of a folded embedding K + Q.
 int64_t feature_width(const Schema& schema, const nn::EmbeddingImpl& embedding);
@@ -83,9 +91,8 @@ at::Tensor dense_features(const Batch& batch, int64_t count, const at::Tensor& v
 // values [B, F, D] or latents [B, K], dense [B, Q] or undefined -> [B, F D + Q] or [B, K + Q].
 at::Tensor concatenate(const at::Tensor& values, const at::Tensor& dense);
 
-// The first-order terms, FuxiCTR's LogisticRegression: wide [B] + wide_dense(dense) + bias [1] -> [B]. wide_latent [K],
-// or undefined, weighs the latents of a folded embedding; wide may be undefined then.
-at::Tensor first_order(const nn::EmbeddingOutput& output, const at::Tensor& wide_latent, nn::Linear& wide_dense,
-                       const at::Tensor& dense, const at::Tensor& bias);
+// The first-order terms, FuxiCTR's LogisticRegression: wide [B] + wide_dense(dense) + bias [1] -> [B]. wide and
+// wide_dense may be undefined.
+at::Tensor first_order(const at::Tensor& wide, nn::Linear& wide_dense, const at::Tensor& dense, const at::Tensor& bias);
 
 }  // namespace afm::models

@@ -45,7 +45,9 @@ FoldResult kept_as_it_is(const Model& model, const Refusal& refusal) {
 }
 
 at::Tensor take_shared_space(nn::Decoder& decoder, const nn::EmbeddingImpl& embedding) {
-  if (embedding.options.basis != Basis::kShared) return {};
+  const auto& multi = embedding.options.multi_valued;
+  // The offset of a multi-valued field is a row of its own basis.
+  if (embedding.options.basis != Basis::kShared || std::ranges::find(multi, true) != multi.end()) return {};
   if (embedding.options.bits == Bits::kFloat) return nn::take_gauge(decoder);
   const at::Tensor basis = longest_basis(decoder);
   if (!nn::has_orthonormal_rows(basis, embedding.basis.scalar_type())) return {};

@@ -29,8 +29,9 @@ std::vector<std::string> requantized_layers(const nn::FirstLayer* first);
 FoldResult kept_as_it_is(const Model& model, const Refusal& refusal);
 
 // The rotation [max k, max k] of latents after which inner products of embeddings are those of latents, and the decoder
-// from the turned latents. Undefined, and `decoder` as it was, where bases are not shared; also where latents are
-// integers and the basis is not orthonormal, because turning would round them anew.
+// from the turned latents. Undefined, and `decoder` as it was, where bases are not shared (nor with a multi-valued
+// field, see Note [Presence] in features.h); also where latents are integers and the basis is not orthonormal, because
+// turning would round them anew.
 at::Tensor take_shared_space(nn::Decoder& decoder, const nn::EmbeddingImpl& embedding);
 
 // Overwrites a parameter.

@@ -31,10 +31,11 @@ WideDeepImpl::WideDeepImpl(WideDeepOptions chosen, Schema counted, const RankPla
 
 at::Tensor WideDeepImpl::forward(const Batch& batch) {
   const nn::EmbeddingOutput output = embedding->lookup(batch.ids);
-  const at::Tensor& read = read_of(output);
+  const at::Tensor read = read_of(*embedding, output, batch.ids);
   const at::Tensor dense = dense_features(batch, schema().dense_count(), read);
   const at::Tensor deep = mlp->forward(concatenate(read, dense)).squeeze(1);
-  return first_order(output, wide_latent, wide_dense, dense, bias) + deep;
+  const at::Tensor logit = first_order(output.wide, wide_dense, dense, bias) + deep;
+  return wide_latent.defined() ? logit + at::mv(read, wide_latent) : logit;
 }
 
 std::string WideDeepImpl::options_json() const { return to_json(options).dump(); }

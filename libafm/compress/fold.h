@@ -17,11 +17,12 @@ namespace afm {
 //   DeepFM      the first layer; the factorization machine keeps the bases ("interaction" decoded), or with a shared
 //               basis runs on the latents (latent), turned so that the basis is orthonormal (thin QR; upper triangular,
 //               so ranks and tiers stay nested)
+// An empty multi-valued field adds no offset: what the layers read has one more coordinate for each such field, 1 where
+// a row has a value for it and else 0.
 // A first layer that is a pair without activation becomes one matrix where that is not larger.
 //
 // `refused` names what cannot be folded, and the model is then a copy: a dense embedding, a cross network of matrices,
-// a multi-valued field whose offset is not zero (a row without values adds no offset), a layer whose ReLU between the
-// factors is in the way. A model that is folded already is copied, without a refusal.
+// a layer whose ReLU between the factors is in the way. A model that is folded already is copied, without a refusal.
 //
 // Latents of integers keep their codes and scales. A first layer of integers changes, whose rounding is then another:
 // `requantized` names it. Fold before training with integers where that matters.
@@ -29,9 +30,8 @@ FoldResult fold(const Model& model);
 
 // Batch norm as it is in evaluation becomes part of the layer before it: every nn::Mlp below loses its norms, and the
 // option "batch_norm" is false. Logits in evaluation agree to rounding error; training goes on without batch norm.
-// Scaling an output of a layer of integers by row scales one scale, but a scale is a bfloat16: such layers are rounded
-// anew, with a change of at most half a step and 1/256 of the value, and named in `requantized`. A model without batch
-// norm is copied. A model without the option is refused.
+// A layer of integers is rounded anew and named in `requantized`, also with a scale per row: the scale would absorb the
+// factor, but it is a bfloat16. A model without batch norm is copied, a model without the option is refused.
 FoldResult fold_batch_norm(const Model& model);
 
 }  // namespace afm

@@ -40,29 +40,26 @@ bool becomes_matrix(const LinearImpl& layer, int64_t width) {
 
 std::optional<Refusal> refusal_of(const EmbeddingImpl& embedding) {
   if (embedding.is_dense()) return Refusal{"embedding", "it is dense: it has no basis to fold"};
-  const EmbeddingLayout layout(embedding.options);
-  for (std::size_t j = 0; j < layout.fields.size(); ++j) {
-    if (!layout.fields[j].multi || embedding.offset[static_cast<int64_t>(j)].eq(0.0).all().item<bool>()) continue;
-    return Refusal{"embedding", fmt::format("field '{}' may be empty, and an empty field adds no offset; its offset "
-                                            "must be zero",
-                                            layout.names[j])};
-  }
   return std::nullopt;
 }
 
 Decoder decoder_of(const EmbeddingImpl& embedding) {
   const EmbeddingLayout layout(embedding.options);
   const at::Tensor basis = embedding.basis.detach().to(at::kDouble);
-  const at::Tensor offset = embedding.offset.detach().to(at::kDouble);
-  Decoder decoder{.offset = offset.narrow(1, 0, layout.dim)};
-  std::vector<at::Tensor> wide;
-  for (const FieldLayout& field : layout.fields) {
-    const at::Tensor rows = basis.narrow(0, field.basis_row, field.width);
-    decoder.basis.push_back(rows.narrow(1, 0, layout.dim));
-    if (layout.joint) wide.push_back(rows.select(1, layout.dim));
+  const at::Tensor offset = embedding.offset.detach().to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
+  std::vector<at::Tensor> rows;  // [F] of [k_j, D (+ 1)]
+  for (std::size_t j = 0; j < layout.fields.size(); ++j) {
+    const FieldLayout& field = layout.fields[j];
+    rows.push_back(basis.narrow(0, field.basis_row, field.width));
+    if (!field.multi) continue;
+    const at::Tensor own = offset[static_cast<int64_t>(j)];
+    rows.back() = at::cat({rows.back(), own.unsqueeze(0)});
+    own.zero_();
   }
+  Decoder decoder{.offset = offset.narrow(1, 0, layout.dim)};
+  for (const at::Tensor& own : rows) decoder.basis.push_back(own.narrow(1, 0, layout.dim));
   if (layout.joint) {
-    decoder.wide = at::cat(wide);
+    decoder.wide = at::cat(rows).select(1, layout.dim);
     decoder.wide_offset = offset.select(1, layout.dim).sum();
   }
   return decoder;

@@ -17,9 +17,10 @@
 
 namespace afm::nn {
 
-// Why an embedding has no decoder that could be folded; none when it has one. An empty multi-valued field adds no
-// offset, so its offset cannot become a constant.
+// Why an embedding has no decoder that could be folded; none when it has one.
 std::optional<Refusal> refusal_of(const EmbeddingImpl& embedding);
+// An empty multi-valued field adds no offset: there the offset is one more row of the basis, behind the others, for a
+// coordinate that is 1 in rows that have a value and 0 in others.
 Decoder decoder_of(const EmbeddingImpl& embedding);
 
 // A shared basis that is not orthonormal: the gauge of its longest prefix. Changes the basis of `decoder`; the latents
