@@ -1,3 +1,4 @@
+#include <array>
 #include <string>
 
 #include <torch/torch.h>
@@ -20,6 +21,9 @@ using testing::TemporaryFolder;
 
 const RankPlan kPlan = {{"embedding", {.ranks = {3, 1}}}, {"mlp.layers.0", {.ranks = {2}}}};
 
+const RankPlan kIntegers = {{"embedding", {.ranks = {3, 1}, .bits = Bits::kInt4}},
+                            {"mlp.layers.0", {.ranks = {3}, .bits = Bits::kInt8, .scale = ScaleBy::kColumn}}};
+
 std::shared_ptr<Model> used_model(const std::string& name, const RankPlan& plan) {
   auto model = make_model(name, R"({"embedding_dim": 4, "hidden": [8], "init_std": 0.3})", click_schema(), plan);
   model->forward(click_batch(64));  // batch norm statistics
@@ -28,7 +32,7 @@ std::shared_ptr<Model> used_model(const std::string& name, const RankPlan& plan)
 
 TEST_CASE("a loaded model is the saved one, dense or compressed, in either precision") {
   const auto name = GENERATE(as<std::string>{}, "deepfm", "dcn", "wide_deep");
-  const RankPlan plan = GENERATE(false, true) ? kPlan : RankPlan{};
+  const RankPlan plan = std::array{RankPlan{}, kPlan, kIntegers}[GENERATE(0U, 1U, 2U)];
   const auto dtype = GENERATE(torch::kFloat32, torch::kFloat64);
   const TemporaryFolder folder;
   const auto model = used_model(name, plan);
@@ -47,10 +51,26 @@ TEST_CASE("a loaded model is the saved one, dense or compressed, in either preci
 }
 
 TEST_CASE("a model that was saved, loaded and saved again is the same file") {
+  for (const RankPlan& plan : {kPlan, kIntegers}) {
+    const TemporaryFolder folder;
+    save_model(*used_model("deepfm", plan), folder / "a");
+    save_model(*load_model(folder / "a"), folder / "b");
+    CHECK(testing::read_bytes(folder / "a") == testing::read_bytes(folder / "b"));
+  }
+}
+
+TEST_CASE("damaged integers are refused with the file and the parameter") {
   const TemporaryFolder folder;
-  save_model(*used_model("deepfm", kPlan), folder / "a");
-  save_model(*load_model(folder / "a"), folder / "b");
-  CHECK(testing::read_bytes(folder / "a") == testing::read_bytes(folder / "b"));
+  const auto path = folder / "model.safetensors";
+  save_model(*used_model("deepfm", kIntegers), path);
+  const auto file = SafetensorsFile::open(path);
+  TensorMap tensors = read_tensors(file);
+  at::Tensor& codes = tensors.at("mlp.layers.0.down.codes");
+  codes = codes.narrow(0, 0, codes.size(0) - 1);
+  save_tensors(path, file.metadata(), tensors);
+  CHECK(message_of<FormatError>([&] {
+          load_model(path);
+        }).starts_with("'" + path.string() + "' does not hold the integers of 'mlp.layers.0.down': its codes must be"));
 }
 
 // The sentence for a model file whose metadata was changed in one key, after the file's name.
