@@ -13,6 +13,8 @@ constexpr int64_t kRowsPerLookupTask = 128;
 // The gradients of basis and offset sum over the whole batch: pieces of it first, so that float sums stay accurate.
 constexpr int64_t kRowsPerSum = 64;
 constexpr int64_t kOutOfRange = -1;
+constexpr int64_t kRowsAhead = 1;          // in a lookup, which takes all fields of a row
+constexpr int64_t kGradientRowsAhead = 8;  // in the gradients, which take one field after the other
 
 template <typename Id>
 struct Ids {
@@ -33,43 +35,62 @@ Pointer row_of(const TierLayout& tier, Pointer table, int64_t id) {
   return table + tier.start + (id - tier.first) * tier.stride;
 }
 
-// A whole row, width values and the wide weight if there is one, to row[0, width + wide).
-void read_row(const FieldLayout& field, bool wide, const float* table, int64_t id, float* row) {
-  const TierLayout& tier = field.tier_of(id);
-  const float* stored = row_of(tier, table, id);
-  std::copy_n(stored, tier.rank, row);
-  std::fill(row + tier.rank, row + field.width, 0.0F);
-  if (wide) row[field.width] = stored[tier.rank];
+// Rows lie anywhere in a table that no cache holds: their loads start some rows of the batch ahead.
+template <int kForWriting, typename Id>
+void prefetch_field(const FieldLayout& field, bool wide, const Ids<Id>& ids, int64_t row, const float* table) {
+  constexpr int64_t kFloatsPerLine = 16;
+  for (int64_t slot = field.first_slot; slot < field.first_slot + field.slots; ++slot) {
+    const int64_t id = ids.at(row, slot);
+    if (!in_range(field, id)) continue;
+    const TierLayout& tier = field.tier_of(id);
+    const float* stored = row_of(tier, table, id);
+    const int64_t size = tier.rank + wide;
+    for (int64_t c = 0; c < size; c += kFloatsPerLine) __builtin_prefetch(stored + c, kForWriting);
+    if (size > 1) __builtin_prefetch(stored + size - 1, kForWriting);
+  }
 }
 
-// The mean over the filled slots of one field in one row (zero when there are none), wide weight included, to
-// mean[0, width + wide). Returns the number of filled slots, or kOutOfRange.
+// A whole row to values[0, width). Returns its wide weight, 0 without one.
+float read_row(const FieldLayout& field, bool wide, const float* table, int64_t id, float* values) {
+  const TierLayout& tier = field.tier_of(id);
+  const float* stored = row_of(tier, table, id);
+  std::copy_n(stored, tier.rank, values);
+  std::fill(values + tier.rank, values + field.width, 0.0F);
+  return wide ? stored[tier.rank] : 0.0F;
+}
+
+struct Mean {
+  int64_t filled;  // slots, or kOutOfRange
+  float wide;
+};
+
+// The mean over the filled slots of one field in one row to values[0, width), zero when there are none.
 template <typename Id>
-int64_t read_mean(const FieldLayout& field, bool wide, const Ids<Id>& ids, int64_t row, const float* table,
-                  float* mean) {
+Mean read_mean(const FieldLayout& field, bool wide, const Ids<Id>& ids, int64_t row, const float* table,
+               float* values) {
   if (!field.multi) {
     const int64_t id = ids.at(row, field.first_slot);
-    if (!in_range(field, id)) return kOutOfRange;
-    read_row(field, wide, table, id, mean);
-    return 1;
+    if (!in_range(field, id)) return {kOutOfRange, 0.0F};
+    return {1, read_row(field, wide, table, id, values)};
   }
-  std::fill_n(mean, field.width + wide, 0.0F);
-  int64_t filled = 0;
+  std::fill_n(values, field.width, 0.0F);
+  Mean mean{0, 0.0F};
   for (int64_t slot = field.first_slot; slot < field.first_slot + field.slots; ++slot) {
     const int64_t id = ids.at(row, slot);
     if (id == kEmptySlot) continue;
-    if (!in_range(field, id)) return kOutOfRange;
+    if (!in_range(field, id)) return {kOutOfRange, 0.0F};
     const TierLayout& tier = field.tier_of(id);
     const float* stored = row_of(tier, table, id);
-    for (int64_t c = 0; c < tier.rank; ++c) mean[c] += stored[c];
-    if (wide) mean[field.width] += stored[tier.rank];
-    ++filled;
+    for (int64_t c = 0; c < tier.rank; ++c) values[c] += stored[c];
+    if (wide) mean.wide += stored[tier.rank];
+    ++mean.filled;
   }
-  if (filled > 1) {
-    const float share = 1.0F / static_cast<float>(filled);
-    for (int64_t c = 0; c < field.width + wide; ++c) mean[c] *= share;
+  if (mean.filled > 1) {
+    const float share = 1.0F / static_cast<float>(mean.filled);
+    for (int64_t c = 0; c < field.width; ++c) values[c] *= share;
+    mean.wide *= share;
   }
-  return filled;
+  return mean;
 }
 
 // e = offset + sum_c z_c basis_c, zero for a field without a filled slot. Returns the wide weight when joint, else 0.
@@ -95,20 +116,18 @@ float expand(const EmbeddingLayout& layout, const LookupInput& input, std::size_
 template <typename Id>
 bool lookup_piece(const EmbeddingLayout& layout, const LookupInput& input, const Ids<Id>& ids, int64_t begin,
                   int64_t end, float* values, float* wide) {
-  std::vector<float> row(static_cast<std::size_t>(layout.widest + 1));
+  std::vector<float> latent(static_cast<std::size_t>(layout.widest));
   for (int64_t b = begin; b < end; ++b) {
     float sum = 0;
+    const int64_t ahead = std::min(b + kRowsAhead, end - 1);
     for (std::size_t j = 0; j < layout.fields.size(); ++j) {
       const FieldLayout& field = layout.fields[j];
-      const int64_t filled = read_mean(field, layout.wide, ids, b, input.table, row.data());
-      if (filled == kOutOfRange) return false;
+      prefetch_field<0>(field, layout.wide, ids, ahead, input.table);
       float* to = values + b * layout.output_width + field.output;
-      if (layout.expands) {
-        sum += expand(layout, input, j, row.data(), filled, to);
-      } else {
-        std::copy_n(row.data(), field.width, to);
-      }
-      if (layout.wide) sum += row[static_cast<std::size_t>(field.width)];
+      const Mean mean = read_mean(field, layout.wide, ids, b, input.table, layout.expands ? latent.data() : to);
+      if (mean.filled == kOutOfRange) return false;
+      sum += mean.wide;
+      if (layout.expands) sum += expand(layout, input, j, latent.data(), mean.filled, to);
     }
     if (wide != nullptr) wide[b] = sum;
   }
@@ -146,7 +165,10 @@ class FieldGradients {
   void run(float* basis, float* offset) {
     for (int64_t begin = 0; begin < ids_.rows; begin += kRowsPerSum) {
       const int64_t end = std::min(begin + kRowsPerSum, ids_.rows);
-      for (int64_t b = begin; b < end; ++b) add_row(b);
+      for (int64_t b = begin; b < end; ++b) {
+        prefetch(std::min(b + kGradientRowsAhead, ids_.rows - 1));
+        add_row(b);
+      }
       if (layout_.expands) flush(basis, offset);
     }
   }
@@ -160,6 +182,11 @@ class FieldGradients {
       for (int64_t d = 0; d < decoded; ++d) transposed_[static_cast<std::size_t>(d * k + c)] = basis[c * decoded + d];
     }
     sums_.assign(static_cast<std::size_t>((k + 1) * decoded), 0.0F);
+  }
+
+  void prefetch(int64_t b) const {
+    if (gradients_.table != nullptr) prefetch_field<1>(field_, layout_.wide, ids_, b, gradients_.table);
+    if (layout_.expands) prefetch_field<0>(field_, layout_.wide, ids_, b, input_.table);
   }
 
   int64_t filled_slots(int64_t b) const {
