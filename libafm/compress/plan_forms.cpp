@@ -22,12 +22,13 @@ class GrowingField {
   bool advance(std::vector<FieldForm>& forms);  // adds forms; false when nothing saves loss any more
 
  private:
+  // Every tier up to this one gets rows of its own, of at least this rank.
   struct Change {
     std::size_t tier = 0;
     int64_t rank = 0;
   };
   Change best_change() const;
-  LossAndCost effect_of(const Change& change) const;  // saved loss, added cost
+  LossAndCost value_after(const Change& change) const;
   std::size_t count() const { return rows_.size(); }
   int64_t limit() const { return static_cast<int64_t>(own_[0].size()) - 1; }
 
@@ -57,33 +58,29 @@ GrowingField::GrowingField(const std::vector<TierLosses>& tiers, const TierCosts
   stores_nothing_at_0_ = costs.rows({1, 0, false}) == 0.0;
 }
 
-LossAndCost GrowingField::effect_of(const Change& change) const {
-  const auto rank = static_cast<std::size_t>(change.rank), last = static_cast<std::size_t>(ranks_.back());
-  const bool is_new = change.tier == ranks_.size();
-  const LossAndCost& after = own_[change.tier][rank];
-  const Curve& shared = shared_from_[ranks_.size()];
-  LossAndCost before, shared_after;
-  if (is_new) {
-    before = shared[last];
-    shared_after = shared_from_[change.tier + 1][rank];
-  } else {
-    before = own_[change.tier][static_cast<std::size_t>(ranks_[change.tier])];
-    if (change.tier + 1 == ranks_.size()) {
-      before = {before.loss + shared[last].loss, before.cost + shared[last].cost};
-      shared_after = shared[rank];
-    }
+// Without a copy of the ranks: this runs for each change of each step of each field.
+LossAndCost GrowingField::value_after(const Change& change) const {
+  const std::size_t own = std::max(ranks_.size(), change.tier + 1);
+  LossAndCost sum;
+  std::size_t rank = 0;
+  for (std::size_t t = 0; t < own; ++t) {
+    const int64_t now = t < ranks_.size() ? ranks_[t] : 0;
+    rank = static_cast<std::size_t>(t <= change.tier ? std::max(now, change.rank) : now);
+    sum.loss += own_[t][rank].loss;
+    sum.cost += own_[t][rank].cost;
   }
-  return {before.loss - after.loss - shared_after.loss, after.cost + shared_after.cost - before.cost};
+  return {sum.loss + shared_from_[own][rank].loss, sum.cost + shared_from_[own][rank].cost};
 }
 
 GrowingField::Change GrowingField::best_change() const {
+  const LossAndCost now = value_after({0, 0});
   Change best{count(), 0};
   double best_rate = 0.0;
-  for (std::size_t t = 0; t <= ranks_.size() && t < count(); ++t) {
-    const int64_t most = t == 0 ? limit() : ranks_[t - 1];
-    for (int64_t rank = t == ranks_.size() ? 0 : ranks_[t] + 1; rank <= most; ++rank) {
-      const auto [saved, cost] = effect_of({t, rank});
-      const double rate = cost > 0.0 ? saved / cost : std::numeric_limits<double>::infinity();
+  for (std::size_t t = 0; t < count(); ++t) {
+    for (int64_t rank = t < ranks_.size() ? ranks_[t] + 1 : 0; rank <= limit(); ++rank) {
+      const auto [loss, cost] = value_after({t, rank});
+      const double saved = now.loss - loss, more = cost - now.cost;
+      const double rate = more > 0.0 ? saved / more : std::numeric_limits<double>::infinity();
       if (!(saved > 0.0) || rate <= best_rate) continue;
       best = {t, rank};
       best_rate = rate;
@@ -95,11 +92,11 @@ GrowingField::Change GrowingField::best_change() const {
 bool GrowingField::advance(std::vector<FieldForm>& forms) {
   const Change change = best_change();
   if (change.tier == count()) return false;
-  int64_t rank = change.tier == ranks_.size() ? 0 : ranks_[change.tier] + 1;
-  if (change.tier == ranks_.size()) ranks_.push_back(0);
+  int64_t rank = change.tier < ranks_.size() ? ranks_[change.tier] + 1 : 0;
+  ranks_.resize(std::max(ranks_.size(), change.tier + 1), 0);
   // Ranks on the way are forms too: an allocation that ends between two steps may end there.
   for (; rank <= change.rank; ++rank) {
-    ranks_[change.tier] = rank;
+    for (std::size_t t = 0; t <= change.tier; ++t) ranks_[t] = std::max(ranks_[t], rank);
     forms.push_back(form());
   }
   return true;

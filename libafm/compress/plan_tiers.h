@@ -43,9 +43,9 @@ struct TierCosts {
   double coordinate = 0.0;                  // of each one of the field, besides its rows
 };
 
-// From a field of rank 0 to one that loses least, each time by the change that saves most loss per cost: a tier grows,
-// or the first of those that share a row gets rows of its own; ranks that such a change skips are forms too. Ranks
-// never grow from one tier to the next.
+// From a field of rank 0 to one that loses least, each time by the change that saves most loss per cost: all tiers up
+// to one get rows of their own of at least some rank. Ranks that such a change skips are forms too. Ranks never grow
+// from one tier to the next.
 std::vector<FieldForm> forms_of(const std::vector<TierLosses>& tiers, const TierCosts& costs);
 
 }  // namespace afm
