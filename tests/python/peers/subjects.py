@@ -13,6 +13,7 @@ from results import result_of
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 LEAST_SPREAD = 0.2  # of the logits of a trained model: below it, a comparison would pass for any model
 
 
@@ -54,9 +55,16 @@ class Peer:
         with torch.no_grad():
             return torch.cat([self.logits(model, batch).reshape(-1) for batch in self.batches]).double()
 
-    def logloss_of(self, model: nn.Module) -> float:
+    def training_loss(self, model: nn.Module) -> float:
+        """What its trainer minimises, over all batches, but for dropout: batch norms take a batch's own statistics."""
+        model = copy.deepcopy(model).eval()
+        for module in model.modules():
+            if isinstance(module, BATCH_NORMS):
+                module.train()
+        with torch.no_grad():
+            logits = torch.cat([self.logits(model, batch).reshape(-1) for batch in self.batches]).double()
         labels = torch.cat([self.labels(batch).reshape(-1) for batch in self.batches]).double()
-        return float(nn.functional.binary_cross_entropy_with_logits(self.logits_of(model), labels))
+        return float(nn.functional.binary_cross_entropy_with_logits(logits, labels))
 
 
 @dataclass
