@@ -1448,10 +1448,13 @@ def collect_statistics(
 ) -> Statistics: ...
 def compare(before: CoreModel, after: CoreModel, dataset: Dataset) -> Comparison: ...
 def distillation_loss(
-    student: torch.Tensor, teacher: torch.Tensor, temperature: typing.SupportsFloat | typing.SupportsIndex = 1.0
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    temperature: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
-    T^2 times the mean KL divergence of the student's from the teacher's probabilities, from logits [B].
+    T^2 times the mean KL divergence of the student's from the teacher's probabilities: logits [B], weights [B].
     """
 
 def evaluate(

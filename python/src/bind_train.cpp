@@ -1,3 +1,5 @@
+#include <optional>
+
 #include "libafm/train/loss.h"
 #include "libafm/train/trainer.h"
 #include "python/src/arguments.h"
@@ -65,9 +67,14 @@ void bind_train(py::module_& m) {
       "model"_a, "train_set"_a, "valid_set"_a, "options"_a, "teachers"_a, "on_progress"_a);
   m.def("logloss_of", &logloss_of, "logits"_a, "labels"_a, ReleaseGil(),
         "Mean of softplus(s) - t s, with gradient: logits [B], labels [B] -> scalar.");
-  m.def("distillation_loss", &distillation_loss, "student"_a, "teacher"_a, "temperature"_a = 1.0,
-        "weights"_a = at::Tensor(), ReleaseGil(),
-        "T^2 times the mean KL divergence of the student's from the teacher's probabilities, from logits [B].");
+  m.def(
+      "distillation_loss",
+      [](const at::Tensor& student, const at::Tensor& teacher, double temperature,
+         const std::optional<at::Tensor>& weights) {
+        return distillation_loss(student, teacher, temperature, weights.value_or(at::Tensor()));
+      },
+      "student"_a, "teacher"_a, "temperature"_a = 1.0, "weights"_a = py::none(), ReleaseGil(),
+      "T^2 times the mean KL divergence of the student's from the teacher's probabilities: logits [B], weights [B].");
 }
 
 }  // namespace afm::python

@@ -61,9 +61,13 @@ def test_gradients(rows):
 
 
 def test_the_trainer_of_libafm_has_the_same_divergence(rows):
-    student, teacher, _ = rows
+    student, teacher, labels = rows
     expected = _core.distillation_loss(student, teacher, 3.0)
     torch.testing.assert_close(afm.distillation_loss(student, teacher, temperature=3.0), expected)
+    right = ((teacher.sigmoid() > labels.mean()) == (labels > labels.mean())).double()
+    loss = afm.distillation_loss(student, teacher, labels, temperature=3.0, weight=0.5, label_preserving=2.0)
+    expected = afm.logloss_of(student, labels) + _core.distillation_loss(student, teacher, 3.0, 0.5 + 2.0 * right)
+    torch.testing.assert_close(loss, expected)
 
 
 def test_the_teacher_gets_no_gradient(rows):
