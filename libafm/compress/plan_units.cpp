@@ -34,7 +34,7 @@ class UnitPlanner {
     }
     // Each layer once by itself around the best common share.
     for (const auto& [path, order] : orders_) {
-      for (const double change : {0.5, 2.0}) {
+      for (const double change : {0.5, 2.0, 0.7, 1.4}) {
         Counts counts = best_counts_;
         const auto units = static_cast<double>(counts[path]) * change;
         counts[path] = std::clamp(std::llround(units), 1LL, static_cast<long long>(order.order.size()));

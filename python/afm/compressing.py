@@ -66,6 +66,7 @@ class Budget:
 class Used:
     """What a compression was computed from."""
 
+    model: afm.Model
     statistics: afm.Statistics
     plan: afm.RankPlan
     field_names: list[str]
@@ -97,13 +98,13 @@ def compress_model(
         plan = budget.ranks(statistics)
         small = afm.factorize(model, statistics, plan, method=method)
     names = [field.name for field in model.schema.fields if field.kind != "numeric"]
-    return small, Used(statistics, plan, names)
+    return small, Used(model, statistics, plan, names)
 
 
 def summaries(used: Used) -> list[dict]:
     """One dict per layer and field: LayerSummary with a readable name and the eigenvalues of its output."""
     lines = []
-    for line in afm.summarize(used.statistics, used.plan):
+    for line in afm.summarize(used.statistics, used.plan, model=used.model):
         name = line.layer if line.field < 0 else f"{line.layer}: {used.field_names[line.field]}"
         values = afm.spectrum_values(used.statistics, line.layer, line.field)
         lines.append({**line.to_dict(), "name": name, "eigenvalues": list(values)})

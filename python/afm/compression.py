@@ -80,6 +80,7 @@ def plan_ranks(
     scale: str = "row",
     fold: bool = False,
     keep_basis: bool = False,
+    cross_layers: int = 0,
     first_layers: Sequence[str] = (),
     units: bool = False,
     model: Model | None = None,
@@ -105,8 +106,10 @@ def plan_ranks(
         mlp_bits: of the weights of linear layers.
         scale: of integers: one per "row" or per "column".
         fold: the sizes are those after fold().
-        keep_basis: with fold, of a model that keeps the basis beside: a DeepFM with bases of its fields.
-        first_layers: with fold, the linear layers that read the embedding; none = those that look like it.
+        keep_basis: with fold, of a model with a factorization machine: a DeepFM, which keeps bases of its fields.
+        cross_layers: with fold, of a model with a cross network of vectors: a DCN's number of them.
+        first_layers: with fold, the linear layers that read the embedding, a DCN's head among them; none = those
+            that look like it.
         units: fewer hidden units are a choice too; needs input moments, and the model.
         model: that the statistics are of, for `units`.
 
@@ -135,27 +138,48 @@ def plan_ranks(
         scale=scale,
         fold=fold,
         keep_basis=keep_basis,
+        cross_layers=cross_layers,
         first_layers=list(first_layers),
         units=units,
     )
     return unpooled_plan(statistics, RankPlan.from_json(plan), pools)
 
 
-def summarize(statistics: _core.Statistics, plan: Mapping[str, LayerPlanLike]) -> list[_core.LayerSummary]:
-    """One entry per layer, and per field of an embedding, of what a plan does."""
+def summarize(
+    statistics: _core.Statistics, plan: Mapping[str, LayerPlanLike], *, model: Model | None = None
+) -> list[_core.LayerSummary]:
+    """One entry per layer, and per field of an embedding, of what a plan does. A plan with units needs the model."""
     plan = RankPlan(plan)
     pools = pools_of_plan(statistics, plan)
-    lines = _core.summarize(pooled(statistics, pools), plan_text(pooled_plan(plan, pools)))
+    lines = _core.summarize(pooled(statistics, pools), plan_text(pooled_plan(plan, pools)), _core_or_none(model))
     return unpooled_summary(lines, pools, list(statistics.layers)) if pools else lines
 
 
 def planned_size(
-    statistics: _core.Statistics, plan: Mapping[str, LayerPlanLike], *, fold: bool = False, keep_basis: bool = False
+    statistics: _core.Statistics,
+    plan: Mapping[str, LayerPlanLike],
+    *,
+    model: Model | None = None,
+    fold: bool = False,
+    keep_basis: bool = False,
+    cross_layers: int = 0,
+    first_layers: Sequence[str] = (),
 ) -> _core.PlanSize:
-    """Parameters, bytes and multiply-adds of the whole model after the plan, and after fold() where asked."""
+    """Parameters, bytes and multiply-adds of the whole model after the plan, and after fold() where asked.
+
+    A plan with units needs the model; the other arguments are those of plan_ranks.
+    """
     plan = RankPlan(plan)
     pools = pools_of_plan(statistics, plan)
-    return _core.planned_size(pooled(statistics, pools), plan_text(pooled_plan(plan, pools)), fold, keep_basis)
+    return _core.planned_size(
+        pooled(statistics, pools),
+        plan_text(pooled_plan(plan, pools)),
+        _core_or_none(model),
+        fold=fold,
+        keep_basis=keep_basis,
+        cross_layers=cross_layers,
+        first_layers=list(first_layers),
+    )
 
 
 def planned_parameters(statistics: _core.Statistics, plan: Mapping[str, LayerPlanLike]) -> int:
@@ -163,9 +187,18 @@ def planned_parameters(statistics: _core.Statistics, plan: Mapping[str, LayerPla
     return planned_size(statistics, plan).parameters
 
 
-def predicted_logloss(statistics: _core.Statistics, plan: Mapping[str, LayerPlanLike]) -> float:
-    """Predicted rise of the logloss, without training on. The statistics must have a metric."""
-    return _core.predicted_logloss(statistics, plan_text(plan))
+def predicted_logloss(
+    statistics: _core.Statistics, plan: Mapping[str, LayerPlanLike], *, model: Model | None = None
+) -> float:
+    """Predicted rise of the logloss, without training on. The statistics must have a metric.
+
+    A plan with units needs the model.
+    """
+    return _core.predicted_logloss(statistics, plan_text(plan), _core_or_none(model))
+
+
+def _core_or_none(model: Model | None) -> _core.CoreModel | None:
+    return None if model is None else core_of(model)
 
 
 def factorize(

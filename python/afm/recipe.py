@@ -60,8 +60,7 @@ class Recipe:
             statistics,
             policy=self.policy,
             joint=self.joint and has_wide_weights(model),
-            fold=self.fold,
-            keep_basis=self.fold and model.kind == "deepfm",
+            **(folding(model) if self.fold else {}),
             tiers=self.tiers,
             embedding_bits=self.embedding_bits,
             mlp_bits=self.mlp_bits,
@@ -75,6 +74,16 @@ class Recipe:
         """The small model, ready to be trained on: batch norm is still alive."""
         small = afm.factorize(model, statistics, plan, method=self.method)
         return afm.fold(small).model.to(model.device) if self.fold else small
+
+
+def folding(model: afm.Model) -> dict:
+    """What planning must know of a model to size it after fold()."""
+    if model.kind != "dcn":
+        return {"fold": True, "keep_basis": model.kind == "deepfm"}
+    if model.options.cross == "matrix":  # fold() keeps it as it is
+        return {}
+    first = ["mlp.layers.0"] if model.options.hidden else []
+    return {"fold": True, "cross_layers": model.options.cross_layers, "first_layers": [*first, "head"]}
 
 
 def has_wide_weights(model: afm.Model) -> bool:

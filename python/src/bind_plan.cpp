@@ -45,6 +45,7 @@ PlanOptions plan_options(const py::kwargs& keywords) {
   take("scale", options.scale);
   take("fold", options.fold);
   take("keep_basis", options.keep_basis);
+  take("cross_layers", options.cross_layers);
   take("first_layers", options.first_layers);
   take("units", options.units);
   take("metric_eps", options.metric_eps);
@@ -80,22 +81,30 @@ void bind_plan(py::module_& m) {
         "Keywords: the fields of PlanOptions. Returns the plan as JSON.");
   m.def(
       "summarize",
-      [](const Statistics& statistics, const std::string& plan) { return summarize(statistics, plan_of_text(plan)); },
-      "statistics"_a, "plan"_a, ReleaseGil());
+      [](const Statistics& statistics, const std::string& text, Model* model) {
+        const RankPlan plan = plan_of_text(text);
+        return model == nullptr ? summarize(statistics, plan) : summarize(*model, statistics, plan);
+      },
+      "statistics"_a, "plan"_a, "model"_a, ReleaseGil());
   m.def("spectrum_values", &spectrum_values, "statistics"_a, "layer"_a, "field"_a = -1, ReleaseGil(),
         "Eigenvalues of a layer's output, or of one field's for an embedding, descending.");
   m.def(
       "planned_size",
-      [](const Statistics& statistics, const std::string& plan, bool fold, bool keep_basis) {
-        return planned_size(statistics, plan_of_text(plan), {.fold = fold, .keep_basis = keep_basis});
+      [](const Statistics& statistics, const std::string& text, Model* model, const py::kwargs& folding) {
+        const RankPlan plan = plan_of_text(text);
+        const PlanOptions options = plan_options(folding);
+        const py::gil_scoped_release unlocked;
+        return model == nullptr ? planned_size(statistics, plan, options)
+                                : planned_size(*model, statistics, plan, options);
       },
-      "statistics"_a, "plan"_a, "fold"_a, "keep_basis"_a, ReleaseGil());
+      "statistics"_a, "plan"_a, "model"_a, "Keywords: the fields of PlanOptions that say what fold() does.");
   m.def(
       "predicted_logloss",
-      [](const Statistics& statistics, const std::string& plan) {
-        return predicted_logloss(statistics, plan_of_text(plan));
+      [](const Statistics& statistics, const std::string& text, Model* model) {
+        const RankPlan plan = plan_of_text(text);
+        return model == nullptr ? predicted_logloss(statistics, plan) : predicted_logloss(*model, statistics, plan);
       },
-      "statistics"_a, "plan"_a, ReleaseGil());
+      "statistics"_a, "plan"_a, "model"_a, ReleaseGil());
 }
 
 }  // namespace afm::python

@@ -104,7 +104,7 @@ def test_one_budget_is_wanted(statistics):
         afm.plan_ranks(statistics)
     with pytest.raises(ValueError):
         afm.plan_ranks(statistics, ratio=2, energy=0.9)
-    with pytest.raises(ValueError, match="policy must be one of energy, uniform, got 'equal'"):
+    with pytest.raises(ValueError, match="policy must be one of auto, loss, energy, uniform, measured, got 'equal'"):
         afm.plan_ranks(statistics, ratio=2, policy="equal")
     with pytest.raises(ValueError):
         afm.plan_ranks(statistics, ratio=1e9)
