@@ -32,9 +32,9 @@ at::Tensor gauss_newton_of(const LayerStatistics& layer, std::size_t output, boo
 
 Directions own_directions(const LayerStatistics& layer, std::size_t output, const DirectionOptions& options) {
   const Moments& moments = moments_of(layer, options.joint)[output];
-  const OutputMetric metric =
-      options.metric ? output_metric(gauss_newton_of(layer, output, options.joint), options.metric_eps)
-                     : OutputMetric();
+  const OutputMetric metric = options.metric
+                                  ? output_metric(gauss_newton_of(layer, output, options.joint), options.metric_eps)
+                                  : OutputMetric();
   Spectrum spectrum = spectrum_in(metric, moments.covariance());
   std::vector<double> variance = as_vector(spectrum.values);
   return {std::move(spectrum), std::move(variance), metric};
@@ -51,8 +51,7 @@ std::vector<double> losses_along(const Moments& output, const at::Tensor& metric
   const at::Tensor covariance = output.covariance(), unit = at::eye(dim, at::kDouble);
   const auto error_at = [&](int64_t k) {
     const at::Tensor kept = pooled.spectrum.vectors.narrow(1, 0, k);
-    const at::Tensor lost =
-        unit - at::mm(at::mm(pooled.metric.inverse, kept), at::mm(kept.t(), pooled.metric.root));
+    const at::Tensor lost = unit - at::mm(at::mm(pooled.metric.inverse, kept), at::mm(kept.t(), pooled.metric.root));
     return trace_of(at::mm(at::mm(metric, lost), at::mm(covariance, lost.t())));
   };
   std::vector<double> losses;
@@ -119,8 +118,9 @@ double share_of_rows(const LayerStatistics& layer, int64_t field) {
 const std::vector<Moments>& moments_of(const LayerStatistics& layer, bool joint) {
   if (!joint) return layer.output;
   if (layer.joint.empty()) {
-    fail<std::invalid_argument>("the statistics must hold moments of the embedding with its wide weights, they hold "
-                                "none");
+    fail<std::invalid_argument>(
+        "the statistics must hold moments of the embedding with its wide weights, they hold "
+        "none");
   }
   return layer.joint;
 }

@@ -32,8 +32,8 @@ struct Directions {
 };
 
 // One for each rank of the layer. With Basis::kShared all fields of an embedding are projected on one basis: the
-// spectrum of the pooled covariance sum_j share_j Sigma_j or, with a metric, of that of the fields weighted by the trace
-// of theirs, in their mean metric; what each field loses is measured in its own.
+// spectrum of the pooled covariance sum_j share_j Sigma_j or, with a metric, of that of the fields weighted by the
+// trace of theirs, in their mean metric; what each field loses is measured in its own.
 std::vector<Directions> output_directions(const LayerStatistics& layer, const DirectionOptions& options);
 
 // Of all lookups of an embedding, the share that has a value in field j (1 but for multi-valued fields); 1 for a linear

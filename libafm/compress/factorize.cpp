@@ -56,8 +56,8 @@ bool has_finite_weights(const nn::Layer& layer) {
 
 void check_form(const std::string& path, const LayerPlan& plan) {
   if (plan.units != 0) {
-    fail<std::invalid_argument>("the rank plan of layer '{}' must keep all units in place: factorize() makes a new model",
-                                path);
+    fail<std::invalid_argument>(
+        "the rank plan of layer '{}' must keep all units in place: factorize() makes a new model", path);
   }
   if (plan.basis != Basis::kNone) return;
   fail<std::invalid_argument>("the basis of layer '{}' must be field or shared before it is folded, got none", path);
@@ -104,8 +104,8 @@ struct LinearFactors {
 
 LinearFactors mimicked_layer(const nn::LinearImpl& layer, const LayerStatistics& statistics, int64_t rank,
                              double metric_eps) {
-  const Directions directions = output_directions(
-      statistics, {.metric = !statistics.metric.empty(), .metric_eps = metric_eps}).front();
+  const Directions directions =
+      output_directions(statistics, {.metric = !statistics.metric.empty(), .metric_eps = metric_eps}).front();
   const at::Tensor& mean = statistics.output[0].mean();
   return {mimic_output(layer.weight, layer.bias, mean, directions.spectrum, rank, directions.metric),
           mimic_reader(directions.spectrum, rank, directions.metric).norm(2, {1})};
@@ -159,7 +159,8 @@ Install install_for(nn::Layer& layer, const Statistics& statistics, const std::s
       how.method == FactorMethod::kMimic
           ? mimicked_tables(embedding, own, plan, !own.metric.empty(), how.metric_eps, statistics.whole_training_set)
           : svd_tables(embedding, plan);
-  return [&embedding, factors = std::move(factors), plan] { embedding.set_factors(factors.fields, plan, factors.wide); };
+  return
+      [&embedding, factors = std::move(factors), plan] { embedding.set_factors(factors.fields, plan, factors.wide); };
 }
 
 // Takes the instructions on units out of a plan.

@@ -91,8 +91,8 @@ TableFactors factors_of(const FieldTable& field, const at::Tensor& rows, int64_t
 
 // Bases of a shared spectrum agree but for rounding; the longest one's rows take the place of the others'.
 void share_basis(std::vector<TableFactors>& fields) {
-  const auto longest = std::ranges::max_element(
-      fields, {}, [](const TableFactors& factors) { return factors.basis.size(0); });
+  const auto longest =
+      std::ranges::max_element(fields, {}, [](const TableFactors& factors) { return factors.basis.size(0); });
   const at::Tensor basis = longest->basis;
   for (TableFactors& factors : fields) factors.basis = basis.narrow(0, 0, factors.basis.size(0));
 }
@@ -159,8 +159,11 @@ EmbeddingFactors svd_tables(const nn::EmbeddingImpl& layer, const LayerPlan& pla
   for (std::size_t j = 0; j < plan.ranks.size(); ++j) {
     const at::Tensor rows = rows_of(layer, j, joint_wide), moment = second_moment(rows);
     pooled = pooled.defined() ? pooled + moment : moment;
-    tables.push_back({at::ones({rows.size(0)}, at::kDouble), at::zeros({rows.size(1)}, at::kDouble),
-                      plan.basis == Basis::kShared ? Spectrum() : spectrum_of(moment), {}, tiers_of(plan, j)});
+    tables.push_back({at::ones({rows.size(0)}, at::kDouble),
+                      at::zeros({rows.size(1)}, at::kDouble),
+                      plan.basis == Basis::kShared ? Spectrum() : spectrum_of(moment),
+                      {},
+                      tiers_of(plan, j)});
   }
   if (plan.basis == Basis::kShared) {
     const Spectrum shared = spectrum_of(pooled);

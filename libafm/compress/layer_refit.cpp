@@ -55,8 +55,8 @@ double affine_error(const Moments& rows, const AffineMap& map, const OutputMetri
   const Blocks blocks = blocks_of(rows, map.weight.size(1));
   const at::Tensor cross = at::mm(map.weight, blocks.yx.t());
   const at::Tensor drift = best_bias(blocks, map.weight) - map.bias;
-  const at::Tensor error = blocks.yy - cross - cross.t() + at::mm(at::mm(map.weight, blocks.xx), map.weight.t()) +
-                           at::outer(drift, drift);
+  const at::Tensor error =
+      blocks.yy - cross - cross.t() + at::mm(at::mm(map.weight, blocks.xx), map.weight.t()) + at::outer(drift, drift);
   return metric.is_plain() ? error.diagonal().sum().item<double>() : (metric.squared() * error).sum().item<double>();
 }
 

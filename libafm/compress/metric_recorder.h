@@ -1,7 +1,7 @@
 #pragma once
 
-// Private: gradients of the logit with respect to outputs of layers, without those of any parameter: a dense table would
-// get a dense gradient.
+// Private: gradients of the logit with respect to outputs of layers, without those of any parameter: a dense table
+// would get a dense gradient.
 
 #include <vector>
 
@@ -29,8 +29,8 @@ std::vector<at::Tensor> weighted_gradients(const at::Tensor& logits, const std::
 // sum += g' g over the rows of g [B, m] or, for g [F, B, m], one for each F. Rows that are not finite count as zero.
 void add_outer(at::Tensor& sum, const at::Tensor& gradients);
 
-// Lets every parameter of a module tree take part in a graph, for as long as it lives: outputs behind frozen layers have
-// gradients too.
+// Lets every parameter of a module tree take part in a graph, for as long as it lives: outputs behind frozen layers
+// have gradients too.
 class GraphScope {
  public:
   GraphScope(torch::nn::Module& module, bool active);

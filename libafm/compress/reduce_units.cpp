@@ -18,7 +18,9 @@ namespace {
 
 using Modules = std::map<std::string, std::shared_ptr<torch::nn::Module>>;
 
-std::string joined(const std::string& path, const std::string& child) { return path.empty() ? child : path + "." + child; }
+std::string joined(const std::string& path, const std::string& child) {
+  return path.empty() ? child : path + "." + child;
+}
 
 Modules modules_below(torch::nn::Module& root) {
   Modules modules;

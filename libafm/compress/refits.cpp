@@ -12,6 +12,7 @@
 #include <ATen/core/grad_mode.h>
 #include <torch/nn/modules/batchnorm.h>
 
+#include "libafm/compress/hidden_units.h"
 #include "libafm/compress/layer_refit.h"
 #include "libafm/core/fail.h"
 #include "libafm/nn/linear.h"
@@ -26,7 +27,13 @@ struct LinearPair {
   nn::LinearImpl* compressed = nullptr;
   torch::nn::BatchNorm1dImpl* norm = nullptr;  // of the compressed model, right behind it
   std::string norm_path = {};
+  at::Tensor outputs = {};  // of the original, those that the compressed layer gives; undefined: all
   bool first = false;
+
+  at::Tensor target(const at::Tensor& output) const {
+    const at::Tensor rows = output.reshape({-1, original->options.out_features});
+    return outputs.defined() ? rows.index_select(1, outputs.to(rows.device())) : rows.clone();
+  }
 };
 
 // Parameters and buffers as they were.
@@ -144,11 +151,12 @@ class Refitting {
     hooks.set(*pair.compressed, [&](const at::Tensor& x, const at::Tensor&) {
       input = linear_input(*pair.compressed, x.reshape({-1, pair.compressed->options.in_features}));
     });
-    hooks.set(*pair.original, [&](const at::Tensor&, const at::Tensor& y) {
-      output = y.reshape({-1, pair.original->options.out_features}).clone();
-    });
+    hooks.set(*pair.original, [&](const at::Tensor&, const at::Tensor& y) { output = pair.target(y); });
     const double kl = observe(
-        [&](const at::Tensor&, const at::Tensor&) { rows.add(at::cat({input, output}, 1)); }, [&] { rows = {}; });
+        [&](const at::Tensor&, const at::Tensor&) {
+          rows.add(at::cat({input, output}, 1));
+        },
+        [&] { rows = {}; });
     begin(pair.path, kl, snapshot_of(*pair.compressed));
     change(pair, Moments(rows.count(), rows.mean().cpu(), rows.scatter().cpu(), rows.skipped()));
   }
@@ -177,7 +185,8 @@ class Refitting {
         [&] { rest = part = target = {}; });
     begin("calibration", kl, snapshot_of(last));
     const LogitScale found = calibrate_logit(at::cat(rest), at::cat(part), at::cat(target));
-    const at::Tensor weight = last.is_dense() ? last.weight : last.up, bias = last.is_dense() ? last.bias : last.up_bias;
+    const at::Tensor weight = last.is_dense() ? last.weight : last.up,
+                     bias = last.is_dense() ? last.bias : last.up_bias;
     at::Tensor(weight).mul_(found.scale);
     at::Tensor(bias).mul_(found.scale).add_(found.shift);
   }
@@ -229,8 +238,10 @@ class Refitting {
   OutputMetric metric_of(const LinearPair& pair) const {
     const auto found = statistics_.layers.find(pair.path);
     if (found == statistics_.layers.end() || found->second.metric.empty()) return {};
-    if (found->second.out_features != pair.compressed->options.out_features) return {};
-    return output_metric(found->second.metric[0]);
+    const at::Tensor& metric = found->second.metric[0];
+    if (pair.outputs.defined())
+      return output_metric(metric.index_select(0, pair.outputs).index_select(1, pair.outputs));
+    return metric.size(0) == pair.compressed->options.out_features ? output_metric(metric) : OutputMetric();
   }
 
   const Rehearsal& rehearsal_;
@@ -264,8 +275,23 @@ void find_norm(Model& model, LinearPair& pair) {
   if (pair.norm != nullptr && !pair.norm->running_mean.defined()) pair.norm = nullptr;
 }
 
-// In the order in which they run; those that run once, have a bias and give as many outputs in both models.
-std::vector<LinearPair> pairs_of(Model& compressed, Model& original, const Dataset& dataset) {
+// Hidden layers with fewer units than the original's keep those that factorize() chose, which can be found again.
+KeptUnits kept_units(const std::map<std::string, nn::LinearImpl*>& layers, Model& original,
+                     const Statistics& statistics) {
+  std::map<std::string, int64_t> counts;
+  for (const HiddenLayer& hidden : hidden_layers(original)) {
+    const auto layer = layers.find(hidden.path);
+    const auto own = statistics.layers.find(hidden.path), next = statistics.layers.find(hidden.next);
+    if (layer == layers.end() || own == statistics.layers.end() || next == statistics.layers.end()) continue;
+    const int64_t units = layer->second->options.out_features;
+    if (units < own->second.out_features && next->second.input.dim() > 0) counts[hidden.path] = units;
+  }
+  return choose_units(original, statistics, counts);
+}
+
+// In the order in which they run; those that run once, have a bias and give outputs that the original's gives.
+std::vector<LinearPair> pairs_of(Model& compressed, Model& original, const Dataset& dataset,
+                                 const Statistics& statistics) {
   const auto originals = linear_layers(original);
   std::vector<std::string> order;
   std::map<std::string, int> uses;
@@ -277,12 +303,17 @@ std::vector<LinearPair> pairs_of(Model& compressed, Model& original, const Datas
   }
   logits_of(compressed, dataset, 1)();
   auto layers = linear_layers(compressed);
+  const KeptUnits kept = kept_units(layers, original, statistics);
   std::vector<LinearPair> pairs;
   for (const std::string& path : order) {
     const auto found = originals.find(path);
     if (uses[path] != 1 || found == originals.end() || !has_bias(*layers[path])) continue;
-    if (found->second->options.out_features != layers[path]->options.out_features) continue;
     LinearPair pair{.path = path, .original = found->second, .compressed = layers[path]};
+    if (const auto units = kept.find(path); units != kept.end()) {
+      pair.outputs = at::tensor(units->second, at::kLong);
+    } else if (found->second->options.out_features != layers[path]->options.out_features) {
+      continue;
+    }
     pair.first = path == order.front() || path.ends_with("layers.0");
     find_norm(compressed, pair);
     pairs.push_back(pair);
@@ -308,7 +339,7 @@ std::vector<RefitStep> refit_(Model& compressed, Model& original, const Dataset&
   const EvaluationMode compressed_mode(compressed), original_mode(original);
   const Rehearsal rehearsal(original, compressed, dataset, options.max_rows);
   Refitting refitting(rehearsal, statistics, options);
-  const std::vector<LinearPair> pairs = pairs_of(compressed, original, dataset);
+  const std::vector<LinearPair> pairs = pairs_of(compressed, original, dataset, statistics);
   for (const LinearPair& pair : pairs) {
     const bool refits = options.biases || (pair.first ? options.first_layer : options.later_layers);
     if (refits) refitting.refit_layer(pair);

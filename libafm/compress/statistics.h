@@ -74,7 +74,8 @@ struct Statistics {
 
   // A safetensors file of kind "afm-statistics". Atomic, bitwise.
   void save(const std::filesystem::path& path) const;
-  // Reads files of earlier versions too: what they lack is empty. Verifies the checksum. Throws FormatError (damaged, foreign, newer) or IoError.
+  // Reads files of earlier versions too: what they lack is empty. Verifies the checksum. Throws FormatError (damaged,
+  // foreign, newer) or IoError.
   static Statistics load(const std::filesystem::path& path);
 };
 

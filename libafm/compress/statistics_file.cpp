@@ -221,8 +221,8 @@ void take_linear(TensorReader& tensors, const std::string& path, const LayerText
   if (!text.input) return;
   const double count = tensors.take(path + "/input_count", {}).item<double>();
   const auto skipped = tensors.take(path + "/input_skipped", {}, at::kLong).item<int64_t>();
-  layer.input = {count, layer.input_mean,
-                 tensors.take(path + "/input_scatter", {layer.in_features, layer.in_features}), skipped};
+  layer.input = {count, layer.input_mean, tensors.take(path + "/input_scatter", {layer.in_features, layer.in_features}),
+                 skipped};
 }
 
 LayerStatistics take_layer(TensorReader& tensors, const std::string& path, const json& text_json) {
@@ -295,9 +295,10 @@ void Statistics::save(const std::filesystem::path& path) const {
     text["layers"][name] = layer_json(layer);
     put_layer(tensors, name, layer);
   }
-  save_tensors(path,
-               {{"kind", std::string(kKind)}, {"version", std::to_string(kStatisticsVersion)}, {"statistics", text.dump()}},
-               tensors);
+  save_tensors(
+      path,
+      {{"kind", std::string(kKind)}, {"version", std::to_string(kStatisticsVersion)}, {"statistics", text.dump()}},
+      tensors);
 }
 
 Statistics Statistics::load(const std::filesystem::path& path) {

@@ -1,6 +1,7 @@
 #pragma once
 
-// Private: what the hooks of a layer add up. One recorder per layer; the sums stay on the layer's device until finish().
+// Private: what the hooks of a layer add up. One recorder per layer; the sums stay on the layer's device until
+// finish().
 
 #include <cstdint>
 #include <memory>

@@ -48,9 +48,9 @@ struct TableFactors {
 // table [N, D], mean [D] and spectrum [D] of its output under the training ids (or uniform ids, for the weight-only
 // baseline). Rows are projected in chunks.
 //
-// With a metric M, measured and `spectrum` as for mimic_output(): z_v = reader (e_v - mean) + basis mean. Basis rows are
-// orthonormal and the offset orthogonal to them as ever, and the basis of a lower rank is a prefix of that of a higher
-// one.
+// With a metric M, measured and `spectrum` as for mimic_output(): z_v = reader (e_v - mean) + basis mean. Basis rows
+// are orthonormal and the offset orthogonal to them as ever, and the basis of a lower rank is a prefix of that of a
+// higher one.
 TableFactors mimic_table(const at::Tensor& table, const at::Tensor& mean, const Spectrum& spectrum, int64_t k,
                          const OutputMetric& metric = {});
 

@@ -23,9 +23,8 @@ std::vector<at::Tensor> joint_tables(Ranker ranker) {
   const auto wide = ranker->embedding->wide_weights();
   int64_t row = 0;
   for (std::size_t j = 0; j < kCardinalities.size(); ++j) {
-    tables.push_back(torch::cat({ranker->embedding->table(static_cast<int64_t>(j)),
-                                 wide.narrow(0, row, kCardinalities[j]).unsqueeze(1)},
-                                1));
+    tables.push_back(torch::cat(
+        {ranker->embedding->table(static_cast<int64_t>(j)), wide.narrow(0, row, kCardinalities[j]).unsqueeze(1)}, 1));
     row += kCardinalities[j];
   }
   return tables;
@@ -65,7 +64,8 @@ TEST_CASE("with a metric every layer has the predicted error in it") {
   const auto& layer = statistics.layers.at("tower.narrow");
   const auto directions = output_directions(layer, {.metric = true}).front();
   torch::NoGradGuard no_grad;
-  const auto input = torch::relu(ranker->tower->mix(torch::relu(ranker->tower->mix(ranker->embedding(ids).flatten(1)))));
+  const auto input =
+      torch::relu(ranker->tower->mix(torch::relu(ranker->tower->mix(ranker->embedding(ids).flatten(1)))));
   const auto before = ranker->tower->narrow(input);
   factorize_(*ranker, statistics, {{"tower.narrow", {.ranks = {4}}}});
   const auto lost = torch::mm(ranker->tower->narrow(input) - before, directions.metric.root);
@@ -98,7 +98,8 @@ TEST_CASE("a shared basis in a metric loses what is predicted, in each field's o
   factorize_(*ranker, statistics, embedding_plan({.ranks = ranks, .basis = Basis::kShared}));
   for (const std::size_t j : {0u, 1u, 3u}) {
     const auto own = output_metric(layer.metric[j].narrow(0, 0, kDim).narrow(1, 0, kDim));
-    const double error = table_error(ranker->embedding->table(static_cast<int64_t>(j)), before[j], layer.id_counts[j], own);
+    const double error =
+        table_error(ranker->embedding->table(static_cast<int64_t>(j)), before[j], layer.id_counts[j], own);
     // What later directions cannot make better is counted as the error before them.
     CHECK(std::abs(error - directions[j].discarded(ranks[j])) < 1e-6 * directions[j].discarded(0));
   }
@@ -179,7 +180,8 @@ TEST_CASE("a shifted ReLU in a metric leaves the logits of the calibration rows 
   const auto dataset = tiny_dataset(kFormRows);
   const auto statistics = full_statistics(*model, dataset);
   const auto logits = [&](FactorActivation activation) {
-    return predict(*factorize(*model, statistics, {{"mlp.layers.1", {.ranks = {4}, .activation = activation}}}), dataset);
+    return predict(*factorize(*model, statistics, {{"mlp.layers.1", {.ranks = {4}, .activation = activation}}}),
+                   dataset);
   };
   const auto none = logits(FactorActivation::kNone);
   CHECK(largest_difference(logits(FactorActivation::kShiftedRelu), none) < 1e-9);

@@ -104,8 +104,9 @@ TEST_CASE("control: to drop units without a refit of the next layer loses more")
 TEST_CASE("select_units and refit_next_layer refuse what does not fit") {
   torch::manual_seed(5);
   const Hidden hidden = random_hidden(4, 3);
-  CHECK(message_of<std::invalid_argument>([&] { select_units(hidden.moments, randn({3, 5})); }) ==
-        "select_units: next_weight must have one column for each of the 4 hidden units");
+  CHECK(message_of<std::invalid_argument>([&] {
+          select_units(hidden.moments, randn({3, 5}));
+        }) == "select_units: next_weight must have one column for each of the 4 hidden units");
   CHECK(message_of<std::invalid_argument>([&] {
           select_units(hidden.moments, hidden.weight, output_metric(torch::eye(2)));
         }) == "select_units: metric must be of the 3 outputs, got 2");

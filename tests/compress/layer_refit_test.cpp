@@ -14,8 +14,7 @@ namespace {
 // A layer whose inputs lost something: rows [x~ | y] with y what the layer gives for x.
 struct LossyLayer {
   Layer layer = random_layer(8, 10, 400);
-  at::Tensor inputs = layer.inputs + 0.5 * randn({400, 10}) * layer.inputs.std() -
-                      0.3 * layer.inputs.roll({1}, {1});
+  at::Tensor inputs = layer.inputs + 0.5 * randn({400, 10}) * layer.inputs.std() - 0.3 * layer.inputs.roll({1}, {1});
   Moments rows = moments_of(torch::cat({inputs, layer.outputs}, 1));
 
   AffineMap map() const { return {layer.weight, layer.bias}; }

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
 #include <torch/torch.h>
+#include <nlohmann/json.hpp>
 
 #include "libafm/nn/mlp.h"
 #include "tests/compress/ranker.h"
@@ -26,8 +26,9 @@ class MlpModel : public Model {
  public:
   explicit MlpModel(MlpModelOptions chosen = {}) : Model(tiny_schema()), options(std::move(chosen)) {
     embedding = register_module(
-        "embedding", nn::Embedding(nn::EmbeddingOptions{
-                         .cardinalities = schema().cardinalities(), .embedding_dim = 4, .wide = true, .init_std = 1.0}));
+        "embedding",
+        nn::Embedding(nn::EmbeddingOptions{
+            .cardinalities = schema().cardinalities(), .embedding_dim = 4, .wide = true, .init_std = 1.0}));
     mlp = register_module("mlp", nn::Mlp(nn::MlpOptions{.in_features = 8,
                                                         .hidden = options.hidden,
                                                         .out_features = options.head ? 1 : 0,

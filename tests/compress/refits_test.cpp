@@ -8,6 +8,7 @@
 
 #include "libafm/compress/comparison.h"
 #include "libafm/compress/factorize.h"
+#include "libafm/compress/hidden_units.h"
 #include "libafm/metrics/metrics.h"
 #include "libafm/nn/model_file.h"
 #include "tests/compress/mlp_model.h"
@@ -82,8 +83,7 @@ TEST_CASE("each layer's outputs, on the inputs it gets, are no farther from the 
 
 TEST_CASE("a bias refresh gives the outputs of every layer their mean back, if it is kept") {
   Compressed it;
-  const auto steps =
-      it.refit({.first_layer = false, .later_layers = false, .batch_norm = false, .calibration = false});
+  const auto steps = it.refit({.first_layer = false, .later_layers = false, .batch_norm = false, .calibration = false});
   CHECK(parts_of(steps) == std::vector<std::string>{"mlp.layers.0", "mlp.layers.1", "mlp.layers.2", "mlp.head"});
   for (std::size_t i = 0; i < 3; ++i) {
     if (!steps[i].kept) continue;
@@ -110,8 +110,8 @@ TEST_CASE("every refit can be switched off, and parameters keep their identity")
   const auto tensors = state_of(*it.small);
   TensorMap values;
   for (const auto& [name, tensor] : tensors) values[name] = tensor.clone();
-  CHECK(it.refit({.biases = false, .first_layer = false, .later_layers = false, .batch_norm = false,
-                  .calibration = false})
+  CHECK(it.refit(
+              {.biases = false, .first_layer = false, .later_layers = false, .batch_norm = false, .calibration = false})
             .empty());
   for (const auto& [name, tensor] : state_of(*it.small)) CHECK(torch::equal(tensor, values.at(name)));
   CHECK(parts_of(it.refit({.biases = false, .later_layers = false, .batch_norm = false, .calibration = false})) ==
@@ -135,14 +135,29 @@ TEST_CASE("a step that makes things worse is undone") {
   CHECK(torch::equal(predict(*it.small, it.dataset), predict(*it.base, it.dataset)));
 }
 
-TEST_CASE("layers with fewer units are left alone, those behind them are refitted") {
+TEST_CASE("layers with fewer units are fitted to the outputs of these, without statistics left alone") {
   const auto base = make_mlp_model();
   const auto dataset = tiny_dataset(kRefitRows);
-  const auto small = factorize(*base, full_statistics(*base, dataset), {{"mlp.layers.0", {.units = 6}}});
-  const auto steps = refit_(*small, *base, dataset);
-  const auto parts = parts_of(steps);
-  CHECK(std::ranges::find(parts, "mlp.layers.0") == parts.end());
-  CHECK(std::ranges::find(parts, "mlp.layers.1") != parts.end());
+  const auto statistics = full_statistics(*base, dataset);
+  const RankPlan plan = {{"mlp.layers.0", {.units = 9}}, {"mlp.layers.1", {.ranks = {4}, .units = 8}}};
+  const auto alone = parts_of(refit_(*factorize(*base, statistics, plan), *base, dataset));
+  CHECK(std::ranges::find(alone, "mlp.layers.0") == alone.end());
+  CHECK(std::ranges::find(alone, "mlp.layers.1") == alone.end());
+  CHECK(std::ranges::find(alone, "mlp.layers.2") != alone.end());
+
+  // With the biases of the hidden layers wrong: only a refit of these layers can put them right.
+  const auto small = factorize(*base, statistics, plan);
+  const torch::NoGradGuard no_grad;
+  auto& mlp = *dynamic_cast<MlpModel&>(*small).mlp;
+  mlp.layers[0]->bias.add_(0.5);
+  mlp.layers[1]->up_bias.add_(0.5);
+  const KeptUnits kept = choose_units(*base, statistics, {{"mlp.layers.0", 9}, {"mlp.layers.1", 8}});
+  const auto steps = refit_(*small, *base, dataset, statistics, {.batch_norm = false, .calibration = false});
+  REQUIRE(parts_of(steps).front() == "mlp.layers.0");
+  REQUIRE(steps.front().kept);
+  const auto wanted = rows_of(*base, *base->mlp->layers[0], dataset).output;
+  const auto index = torch::tensor(kept.at("mlp.layers.0"));
+  CHECK(largest_difference(rows_of(*small, *mlp.layers[0], dataset).output, wanted.index_select(1, index)) < 1e-6);
 }
 
 TEST_CASE("refits refuse bad options") {

@@ -52,8 +52,7 @@ void check_equal(const Moments& got, const Moments& wanted) {
 
 TEST_CASE("metric, input moments, joint moments and id blocks come back bit for bit") {
   const TemporaryFolder folder;
-  const auto statistics =
-      statistics_of(make_ranker(), make_ids(200), {.metric = true, .input_moments = true});
+  const auto statistics = statistics_of(make_ranker(), make_ids(200), {.metric = true, .input_moments = true});
   statistics.save(folder / "statistics.safetensors");
   const auto loaded = Statistics::load(folder / "statistics.safetensors");
   for (const auto& [path, wanted] : statistics.layers) {

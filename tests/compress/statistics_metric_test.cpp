@@ -59,10 +59,10 @@ TEST_CASE("the metric of a field is that of its embedding and wide weight, over 
   int64_t slot = 0;
   for (std::size_t j = 0; j < kSlots.size(); ++j) {
     const auto filled = ids.narrow(1, slot, kSlots[j]).ne(kEmptySlot).any(1);
-    const auto g = torch::cat({reference.gradients[0].select(1, static_cast<int64_t>(j)),
-                               reference.gradients[1].unsqueeze(1)},
-                              1) *
-                   filled.unsqueeze(1);
+    const auto g =
+        torch::cat({reference.gradients[0].select(1, static_cast<int64_t>(j)), reference.gradients[1].unsqueeze(1)},
+                   1) *
+        filled.unsqueeze(1);
     CHECK(relative_error(layer.metric[j], outer_sum(g) / 350) < kMetricRounding);
     slot += kSlots[j];
   }
@@ -89,13 +89,12 @@ TEST_CASE("outputs that ReLU overwrites in place have the gradient from before i
   mlp->to(torch::kDouble);
   const auto input = torch::randn({60, 5}, torch::kDouble);
   bool done = false;
-  const auto statistics = collect_statistics(
-      *mlp,
-      [&]() -> std::optional<at::Tensor> {
-        if (std::exchange(done, true)) return std::nullopt;
-        return mlp(input).squeeze(1);
-      },
-      {.metric = true});
+  const auto statistics = collect_statistics(*mlp,
+                                             [&]() -> std::optional<at::Tensor> {
+                                               if (std::exchange(done, true)) return std::nullopt;
+                                               return mlp(input).squeeze(1);
+                                             },
+                                             {.metric = true});
   const torch::NoGradGuard no_grad;
   const auto y = torch::linear(input, mlp->layers[0]->weight, mlp->layers[0]->bias);
   const auto p = torch::sigmoid(mlp->head(torch::relu(y)).squeeze(1));
@@ -134,13 +133,12 @@ TEST_CASE("a row whose logit is not finite counts for nothing in the metric") {
   const auto input = torch::randn({2000, 3}, torch::kDouble);
   const auto collect = [&](const at::Tensor& rows) {
     bool done = false;
-    return collect_statistics(
-               *layer,
-               [&]() -> std::optional<at::Tensor> {
-                 if (std::exchange(done, true)) return std::nullopt;
-                 return layer(rows).squeeze(1);
-               },
-               {.metric = true})
+    return collect_statistics(*layer,
+                              [&]() -> std::optional<at::Tensor> {
+                                if (std::exchange(done, true)) return std::nullopt;
+                                return layer(rows).squeeze(1);
+                              },
+                              {.metric = true})
         .layers.at("")
         .metric.at(0);
   };

@@ -126,7 +126,8 @@ TEST_CASE("a table in a metric has the predicted error, an orthonormal basis tha
     const double error = (lost.square().sum(1) * counts).sum().item<double>() / moments.count();
     const double bound = spectrum.discarded(k);
     CHECK(std::abs(error - bound) <= 1e-9 * bound + 1e-13 * rows.square().sum().item<double>());
-    CHECK((at::mm(factors.basis, factors.basis.t()) - torch::eye(k, torch::kDouble)).abs().sum().item<double>() < 1e-10);
+    CHECK((at::mm(factors.basis, factors.basis.t()) - torch::eye(k, torch::kDouble)).abs().sum().item<double>() <
+          1e-10);
     CHECK(at::mv(factors.basis, factors.offset).abs().sum().item<double>() < 1e-10);
     CHECK((factors.basis - full.narrow(0, 0, k)).abs().sum().item<double>() < 1e-9);
     // The row that is the mean is kept.
@@ -141,7 +142,8 @@ TEST_CASE("half of the discarded eigenvalues is the KL divergence of a logistic 
   torch::manual_seed(GENERATE(range(0, 6)));
   const int64_t rows = 20000, m = 8;
   const Layer layer = layer_on(randn({m, 10}) / 3.0, randn({m}), correlated_rows(rows, 10, 1.0));
-  const at::Tensor reader = randn({rows, m}) * torch::pow(0.7, torch::arange(m, torch::kDouble)) * 0.3 + 0.2 * randn({m});
+  const at::Tensor reader =
+      randn({rows, m}) * torch::pow(0.7, torch::arange(m, torch::kDouble)) * 0.3 + 0.2 * randn({m});
   const at::Tensor s = (reader * layer.outputs).sum(1), p = s.sigmoid();
   const at::Tensor g = reader * (p * (1.0 - p)).sqrt().unsqueeze(1);
   const OutputMetric metric = output_metric(at::mm(g.t(), g) / rows, 1e-3);
@@ -155,8 +157,7 @@ TEST_CASE("half of the discarded eigenvalues is the KL divergence of a logistic 
   };
   for (const int64_t k : {2, 3, 4}) {
     const double predicted = 0.5 * spectrum.discarded(k);
-    const double measured =
-        kl_of(mimic_output(layer.weight, layer.bias, layer.moments.mean(), spectrum, k, metric));
+    const double measured = kl_of(mimic_output(layer.weight, layer.bias, layer.moments.mean(), spectrum, k, metric));
     CHECK(std::abs(predicted - measured) < 0.1 * measured);
     CHECK(measured < kl_of(layer.mimic(k)));
   }
@@ -184,8 +185,7 @@ TEST_CASE("metrics that cannot be are refused") {
   const Layer layer = random_layer(4, 5, 50);
   CHECK_THROWS_MATCHES(
       mimic_output(layer.weight, layer.bias, layer.moments.mean(), layer.spectrum, 2, output_metric(unit)),
-      std::invalid_argument,
-      Message("mimic_output: metric must be floating point of shape [4, 4], got Double [3, 3]"));
+      std::invalid_argument, Message("mimic_output: metric must be floating point of shape [4, 4], got Double [3, 3]"));
 }
 
 }  // namespace afm::testing
