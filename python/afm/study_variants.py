@@ -84,7 +84,7 @@ def ingredients(settings: Settings) -> list[Variant]:
     times = settings.times[len(settings.times) // 2]
     full = Recipe.for_bytes(times)
     without = {
-        "loss-weighted ranks (energy instead)": replace(full, metric=False, policy="energy", units=False),
+        "loss-weighted ranks (energy instead)": replace(full, metric=False, policy="energy", units=False, tiers=0),
         "the wide weights in the tables": replace(full, joint=False),
         "folding": replace(full, fold=False),
         "tiers": replace(full, tiers=0),
