@@ -14,7 +14,7 @@
 namespace afm::testing {
 namespace {
 
-constexpr double kRounding = 1e-9;  // relative, of sums of losses
+constexpr double kSumRounding = 1e-9;  // relative, of sums of losses
 
 // Two fields, what reads them, and a hidden layer: 4 x 3 x 8 x 7 plans with the dense forms.
 Statistics tiny_statistics(int64_t seed) {
@@ -114,7 +114,7 @@ TEST_CASE("the loss policy finds the best plan of all within any budget") {
     INFO(plan_to_json(plan));
     CHECK(fits(Sized{0.0, planned_size(statistics, plan, options)}));
     const double best = best_within(fits);
-    CHECK(std::abs(predicted_logloss(statistics, plan) - best) <= kRounding * (1.0 + best));
+    CHECK(std::abs(predicted_logloss(statistics, plan) - best) <= kSumRounding * (1.0 + best));
   };
   const int64_t fewest = least([](const Sized& one) { return one.size.bytes; }).size.bytes;
   for (const double share : {0.0, 0.1, 0.3, 0.5, 0.8}) {
@@ -132,7 +132,7 @@ TEST_CASE("the loss policy finds the best plan of all within any budget") {
     PlanOptions options = form;
     options.predicted_logloss = share * least([](const Sized& one) { return -one.loss; }).loss;
     const RankPlan plan = plan_ranks(statistics, options);
-    CHECK(predicted_logloss(statistics, plan) <= options.predicted_logloss * (1.0 + kRounding));
+    CHECK(predicted_logloss(statistics, plan) <= options.predicted_logloss * (1.0 + kSumRounding));
     int64_t best = std::numeric_limits<int64_t>::max();
     for (const Sized& one : sized) {
       if (one.loss <= options.predicted_logloss) best = std::min(best, one.size.bytes);

@@ -15,7 +15,7 @@
 namespace afm::testing {
 namespace {
 
-constexpr double kRounding = 1e-10;  // relative, of sums over a few hundred rows
+constexpr double kTierRounding = 1e-10;  // relative, of sums over a few hundred rows
 
 // A table whose rows, counts and metric are known, with its statistics.
 struct KnownTable {
@@ -90,7 +90,7 @@ TEST_CASE("a shared row loses the wide weights of its block where they are store
   const at::Tensor mean = (wide * counts).sum() / counts.sum();
   const double lost =
       loss.wide * ((wide - mean).square() * counts).sum().item<double>() / table.counts.sum().item<double>();
-  CHECK(std::abs(with[1].shared[2] - without[1].shared[2] - lost) < kRounding * lost);
+  CHECK(std::abs(with[1].shared[2] - without[1].shared[2] - lost) < kTierRounding * lost);
   CHECK(with[1].own == without[1].own);
 }
 
@@ -122,15 +122,15 @@ TEST_CASE("forms of a field grow from rank 0, nested, the last losing least") {
   const auto forms = forms_of(tiers, {.rows = row_cost, .coordinate = coordinate});
   CHECK(forms[0].rank == 0);
   CHECK(forms[0].tiers.empty());
-  CHECK(std::abs(forms[0].loss - tail_of(loss.along, 0)) <= kRounding * forms[0].loss);
-  CHECK(forms.back().loss <= tail_of(loss.along, loss.limit) + kRounding * forms[0].loss);
+  CHECK(std::abs(forms[0].loss - tail_of(loss.along, 0)) <= kTierRounding * forms[0].loss);
+  CHECK(forms.back().loss <= tail_of(loss.along, loss.limit) + kTierRounding * forms[0].loss);
   if (most == 1) CHECK(std::ssize(forms) == loss.limit + 1);
   bool shares = false;
   for (std::size_t f = 1; f < forms.size(); ++f) {
     // But for the first rank of a tier that leaves the shared row: alone it may save nothing.
     if (most == 1) CHECK(forms[f].loss < forms[f - 1].loss);
     const LayerPlan plan = {.ranks = {forms[f].rank}, .joint = true, .tiers = {forms[f].tiers}};
-    CHECK(std::abs(layer_loss(table.layer, plan, 1e-2) - forms[f].loss) <= kRounding * forms[0].loss);
+    CHECK(std::abs(layer_loss(table.layer, plan, 1e-2) - forms[f].loss) <= kTierRounding * forms[0].loss);
     int64_t rank = forms[f].rank, rows = 0;
     for (const Tier& tier : forms[f].tiers) {
       CHECK(tier.rank <= rank);
@@ -155,7 +155,7 @@ TEST_CASE("first ids that never occur do not keep the others from growing") {
       tier_losses(table.layer, 0, loss.directions, loss.along, loss.limit, 0.0, tier_rows(table.layer, 0, 4));
   REQUIRE(tiers[0].own[0] == 0.0);
   const auto forms = forms_of(tiers, {.rows = [](const Tier& tier) { return static_cast<double>(tier.rank); }});
-  CHECK(forms.back().loss <= tail_of(loss.along, loss.limit) + kRounding * forms[0].loss);
+  CHECK(forms.back().loss <= tail_of(loss.along, loss.limit) + kTierRounding * forms[0].loss);
 }
 
 }  // namespace
