@@ -135,8 +135,8 @@ def compress(
     """Make a trained model smaller.
 
     Collects statistics of its layers over the training rows, plans ranks within the budget, replaces layers by factors,
-    and trains the result on. Give exactly one of --smaller, --ratio, --bytes, --energy and --plan. The plan is also written beside
-    the output (small.safetensors: small.plan.json); edit it and pass it back with --plan.
+    and trains the result on. Give exactly one of --smaller, --ratio, --bytes, --energy and --plan. The plan is also
+    written beside the output (small.safetensors: small.plan.json); edit it and pass it back with --plan.
 
     Training on uses the batch size and L2 that the base was trained with, a learning rate that falls linearly to 0, and
     the base as teacher; --set changes any training option that `afm train --help` lists. While it runs, progress is

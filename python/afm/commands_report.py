@@ -32,7 +32,9 @@ def report(
     ] = None,
     seeds: Annotated[int, typer.Option(min=2, help="Seeds 1, 2, ...; their bases together are the teacher.")] = 4,
     ratios: Annotated[str, typer.Option(help="Budgets of parameters for ranks alone.")] = "5,10,20",
-    times: Annotated[str, typer.Option("--bytes", help="Budgets of the model file's size, as times smaller.")] = "18,32",
+    times: Annotated[
+        str, typer.Option("--bytes", help="Budgets of the model file's size, as times smaller.")
+    ] = "18,32",
     extra_epochs: Annotated[int, typer.Option(min=1, help="Of every compressed model and of its controls.")] = 10,
     only: Annotated[list[str] | None, typer.Option(help="Lines to run, by the start of their key; may repeat.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
@@ -92,7 +94,9 @@ def check_same_study(settings: Settings, path: Path) -> None:
         old, new = json_text.loads(path.read_text()), json_text.loads(text)
         for name in ("kind", "model", "training", "extra_epochs", "seeds"):
             if old[name] != new[name]:
-                raise ValueError(f"{path.parent} holds a study with {name} {old[name]}, got {new[name]}; choose another --out")
+                raise ValueError(
+                    f"{path.parent} holds a study with {name} {old[name]}, got {new[name]}; choose another --out"
+                )
     write_text(path, text)
 
 

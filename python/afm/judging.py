@@ -69,7 +69,9 @@ def auc_where(logits: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> flo
 def auc_by_decile(logits: np.ndarray, rows: Rows) -> list[float | None]:
     """From the rows with the rarest values to those with none that is rare."""
     order = np.argsort(rows.rarity, kind="stable")
-    return [auc_where(logits[part], rows.labels[part], np.ones(len(part), bool)) for part in np.array_split(order, DECILES)]
+    return [
+        auc_where(logits[part], rows.labels[part], np.ones(len(part), bool)) for part in np.array_split(order, DECILES)
+    ]
 
 
 def churn(base: np.ndarray, other: np.ndarray, click_rate: float) -> dict:

@@ -40,10 +40,10 @@ def title(summary: dict) -> str:
 def explanation(summary: dict) -> str:
     settings = summary["settings"]
     return (
-        f"Mean ± standard deviation over {len(settings['seeds'])} seeds; {summary['test_rows']:,} test rows, looked at once "
-        f"per model. E is the base trained on for the same {settings['extra_epochs']} extra epochs, T the same with the "
-        "teacher (the mean logit of the bases of all seeds) that every compressed model has unless its line says "
-        "otherwise. Differences are paired by seed."
+        f"Mean ± standard deviation over {len(settings['seeds'])} seeds; {summary['test_rows']:,} test rows, looked at "
+        f"once per model. E is the base trained on for the same {settings['extra_epochs']} extra epochs, T the same "
+        "with the teacher (the mean logit of the bases of all seeds) that every compressed model has unless its line "
+        "says otherwise. Differences are paired by seed."
     )
 
 

@@ -30,9 +30,7 @@ AVERAGED = (
 CONTROLS = {"E": "control-e", "T": "control-t"}
 
 
-def summarize(
-    settings: Settings, lines: Iterable[Variant], results: dict[tuple[str, int], dict], output: Path
-) -> dict:
+def summarize(settings: Settings, lines: Iterable[Variant], results: dict[tuple[str, int], dict], output: Path) -> dict:
     """What the pages and report.json hold."""
     study = Study(settings, output)
     base = [results[key] for key in results if key[0] == "base-judged"]
@@ -78,6 +76,8 @@ def difference(pairs, control: str, key: str, output: Path, study: Study) -> dic
     paired = [second["auc"] - first["auc"] for first, second in pairs]
     errors = []
     for first, second in pairs:
-        logits = [np.load(output / name / f"{cell['seed']}.logits.npy") for name, cell in ((control, first), (key, second))]
+        logits = [
+            np.load(output / name / f"{cell['seed']}.logits.npy") for name, cell in ((control, first), (key, second))
+        ]
         errors.append(auc_difference(*logits, study.rows.labels)[1])
     return spread(paired) | {"standard_error_rows": statistics.mean(errors)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import torch
@@ -121,7 +120,9 @@ def integers_only(bits: str) -> Variant:
 
 def rebuilt(model: afm.Model, plan: dict[str, afm.LayerPlan]) -> afm.Model:
     options = type(model).options_class.from_json(model.core.options_json)
-    fresh = afm.make_model(model.kind, model.schema, **{f.name: getattr(options, f.name) for f in options.fields()}, ranks=plan)
+    fresh = afm.make_model(
+        model.kind, model.schema, **{f.name: getattr(options, f.name) for f in options.fields()}, ranks=plan
+    )
     return fresh.to(model.device)
 
 
@@ -130,7 +131,7 @@ def from_scratch(times: float) -> Variant:
 
     def make(study: Study, seed: int) -> afm.Model:
         target = int(study.base_bytes() / times)
-        shapes = [shape for shape in grid(study, target)]
+        shapes = grid(study, target)
         if not shapes:
             raise ValueError(f"no model of {target:,} bytes holds the tables")
         models = [trained_small(study, seed, options) for options in shapes]
@@ -173,4 +174,4 @@ def trained_small(study: Study, seed: int, options: dict) -> afm.Model:
         teacher=study.teachers,
         **training,
     )
-    return copy.deepcopy(study.train_on(model, seed, True))
+    return study.train_on(model, seed, True)

@@ -1,9 +1,8 @@
 """The figures of a report, against slow and plain references."""
 
+import afm
 import numpy as np
 import pytest
-
-import afm
 from afm import judging
 
 

@@ -2,18 +2,16 @@
 
 import json
 
-import pytest
-from typer.testing import CliRunner
-
 import afm
+import pytest
 from afm import commands_report
 from afm.cli import app
 from conftest import planted_rows, small_schema
+from typer.testing import CliRunner
 
-COMMAND = (
-    "--set embedding_dim=4 --set hidden=128,128 --set init_std=0.1 --set epochs=2 --set batch_size=256 "
-    "--ratios 2 --bytes 4 --seeds 2 --extra-epochs 1"
-).split()
+SETTINGS = ("embedding_dim=4", "hidden=128,128", "init_std=0.1", "epochs=2", "batch_size=256")
+BUDGETS = ["--ratios", "2", "--bytes", "4", "--seeds", "2", "--extra-epochs", "1"]
+COMMAND = [part for setting in SETTINGS for part in ("--set", setting)] + BUDGETS
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +36,17 @@ def study(folder, tmp_path_factory):
 def test_a_report_has_controls_baselines_and_compressed_models_with_paired_differences(study):
     summary = json.loads((study / "report.json").read_text())
     lines = {line["key"]: line for line in summary["lines"]}
-    assert {"base-judged", "control-e", "control-t", "integers-int8", "ranks-2", "svd-2", "afm-2", "all-4", "scratch-4"} <= set(lines)
+    assert {
+        "base-judged",
+        "control-e",
+        "control-t",
+        "integers-int8",
+        "ranks-2",
+        "svd-2",
+        "afm-2",
+        "all-4",
+        "scratch-4",
+    } <= set(lines)
     assert lines["control-e"]["minus_T"]["mean"] == pytest.approx(-lines["control-t"]["minus_E"]["mean"])
     assert lines["all-4"]["times"] > 3.9
     assert lines["all-4"]["bytes"]["mean"] <= summary["base_bytes"] / 4
