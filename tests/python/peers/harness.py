@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import afm
 import pytest
@@ -71,6 +72,12 @@ def output_errors(subject: Subject, small: nn.Module, names: Sequence[str]) -> d
     return {name: OutputError(float(d / rows), float(e / rows), int(rows)) for name, (d, e, rows) in sums.items()}
 
 
+def bounds_of(predicted: float, error: OutputError) -> Any:
+    """What a measured distance must be equal to."""
+    bound = SAMPLED if error.rows > ALL_ROWS else EXACT
+    return pytest.approx(predicted, rel=bound, abs=SMALL * error.energy)
+
+
 def is_trained(model: nn.Module, name: str) -> bool:
     """Of a layer or parameter; others are constants, such as FuxiCTR's indices of pairs of fields."""
     held = [parameter for full, parameter in model.named_parameters() if f"{full}.".startswith(f"{name}.")]
@@ -98,12 +105,15 @@ class PeerTests:
     def test_the_error_of_every_layer_at_half_rank_is_the_predicted_one(self, subject):
         small, report = subject.compress(plan=ranks_of(subject, 0.5))
         predicted = {layer.name: layer.predicted_error for layer in report.layers if layer.rank is not None}
-        measured = output_errors(subject, small, list(predicted))
         assert predicted
-        for name, error in measured.items():
-            bound = SAMPLED if error.rows > ALL_ROWS else EXACT
-            assert error.distance == pytest.approx(predicted[name], rel=bound, abs=SMALL * error.energy), name
+        for name, error in output_errors(subject, small, list(predicted)).items():
+            assert error.distance == bounds_of(predicted[name], error), name
         subject.result["half_rank_error"] = subject.error(small)
+        with torch.no_grad():  # the control: one factor of each pair a tenth too large
+            for pair in factorized_layers(small).values():
+                next(pair.parameters()).mul_(1.1)
+        wrong = output_errors(subject, small, list(predicted))
+        assert any(error.distance != bounds_of(predicted[name], error) for name, error in wrong.items())
         subject.result["checks"].append("half rank")
 
     def test_it_meets_a_budget_and_trains_on_with_its_own_trainer(self, subject, tmp_path):

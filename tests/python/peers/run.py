@@ -28,7 +28,7 @@ def run(build: Path, peer: str) -> int:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     python = environment(build, peer)
-    options = ["-q", "-p", "no:cacheprovider", "--tb=short"]
+    options = ["-q", "-p", "no:cacheprovider", "--tb=short", "--disable-warnings"]
     return subprocess.run(
         [python, "-m", "pytest", *options, *TESTS.get(peer, [f"test_{peer}.py"])],
         check=False,
