@@ -35,9 +35,11 @@ Pointer row_of(const TierLayout& tier, Pointer table, int64_t id) {
   return table + tier.start + (id - tier.first) * tier.stride;
 }
 
-// Rows lie anywhere in a table that no cache holds: their loads start some rows of the batch ahead.
+// Rows lie anywhere in a table that no cache holds: their loads start some rows of the batch ahead. Inlined by force:
+// GCC takes a function that only prefetches for one without effect, and drops the call.
 template <int kForWriting, typename Id>
-void prefetch_field(const FieldLayout& field, bool wide, const Ids<Id>& ids, int64_t row, const float* table) {
+[[gnu::always_inline]] inline void prefetch_field(const FieldLayout& field, bool wide, const Ids<Id>& ids, int64_t row,
+                                                  const float* table) {
   constexpr int64_t kFloatsPerLine = 16;
   for (int64_t slot = field.first_slot; slot < field.first_slot + field.slots; ++slot) {
     const int64_t id = ids.at(row, slot);
@@ -184,7 +186,7 @@ class FieldGradients {
     sums_.assign(static_cast<std::size_t>((k + 1) * decoded), 0.0F);
   }
 
-  void prefetch(int64_t b) const {
+  [[gnu::always_inline]] void prefetch(int64_t b) const {
     if (gradients_.table != nullptr) prefetch_field<1>(field_, layout_.wide, ids_, b, gradients_.table);
     if (layout_.expands) prefetch_field<0>(field_, layout_.wide, ids_, b, input_.table);
   }
