@@ -86,6 +86,9 @@ RankPlan plan_ranks(const Statistics& statistics, const PlanOptions& options);
 // called about eight times a layer.
 using MeasureLoss = std::function<double(const std::string& layer, const LayerPlan& plan)>;
 RankPlan plan_ranks(const Statistics& statistics, const PlanOptions& options, const MeasureLoss& measure);
+// On rows of a dataset, as logits_of() takes them. Statistics and dataset must outlive it.
+MeasureLoss measured_by_kl(const Model& model, const Statistics& statistics, const Dataset& dataset,
+                           int64_t max_rows = 4096);
 
 // The same for PlanOptions::units. The ranks of the plan are those of the layers with fewer units.
 RankPlan plan_ranks(torch::nn::Module& model, const Statistics& statistics, const PlanOptions& options);

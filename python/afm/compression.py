@@ -84,6 +84,7 @@ def plan_ranks(
     first_layers: Sequence[str] = (),
     units: bool = False,
     model: Model | None = None,
+    dataset: _core.Dataset | None = None,
 ) -> RankPlan:
     """Ranks for every layer that gets smaller by them, from one budget.
 
@@ -96,7 +97,8 @@ def plan_ranks(
         energy: as the share of output variance that every layer keeps; in other libraries' models, tables of equal
             width beside each other are one layer.
         policy: "loss" (the least predicted rise of the logloss; needs statistics with a metric), "energy" (every layer
-            keeps the same share of its variance) or "uniform" (of its rank); "auto" is loss where that is possible.
+            keeps the same share of its variance), "uniform" (of its rank) or "measured" (the KL divergence of the model
+            with each layer alone changed, at eight ranks); "auto" is loss where that is possible.
         basis: of embeddings: "field", or "shared" by all fields (tables of equal width in other libraries' models).
         activation: between the factors of linear layers: "none", "relu" or "shifted_relu".
         skip: paths of layers, and of everything below, to leave alone.
@@ -111,17 +113,22 @@ def plan_ranks(
         first_layers: with fold, the linear layers that read the embedding, a DCN's head among them; none = those
             that look like it.
         units: fewer hidden units are a choice too; needs input moments, and the model.
-        model: that the statistics are of, for `units`.
+        model: that the statistics are of, for `units` and the policy "measured".
+        dataset: whose rows the policy "measured" measures on.
 
     Raises:
         ValueError: for a bad option, or a budget that cannot be reached (it says what can).
     """
     if units and model is None:
         raise ValueError("plan_ranks with units=True needs the model that the statistics are of")
+    measured = policy == "measured"
+    if measured and (model is None or dataset is None):
+        raise ValueError('plan_ranks with policy="measured" needs the model and a dataset')
     pools = pools_for_planning(statistics, basis, skip)
     plan = _core.plan_ranks(
         pooled(statistics, pools),
-        core_of(model) if units and model is not None else None,
+        core_of(model) if (units or measured) and model is not None else None,
+        dataset if measured else None,
         ratio=ratio,
         bytes=bytes,
         macs=macs,

@@ -18,7 +18,8 @@ void take_option(const py::handle& from, Value& to, const std::string& name) {
     try {
       to = from.cast<Value>();
     } catch (const py::cast_error&) {
-      throw py::type_error(fmt::format("plan_ranks: {} has the wrong type: {}", name, py::repr(from).cast<std::string>()));
+      throw py::type_error(
+          fmt::format("plan_ranks: {} has the wrong type: {}", name, py::repr(from).cast<std::string>()));
     }
   }
 }
@@ -67,9 +68,13 @@ void bind_plan_records(py::module_& m) {
                         entry("macs", &PlanSize::macs));
 }
 
-std::string plan_text(const Statistics& statistics, Model* model, const py::kwargs& keywords) {
+// `dataset` is what RankPolicy::kMeasured measures the model on.
+std::string plan_text(const Statistics& statistics, Model* model, const Dataset* dataset, const py::kwargs& keywords) {
   const PlanOptions options = plan_options(keywords);
   const py::gil_scoped_release unlocked;
+  if (model != nullptr && dataset != nullptr) {
+    return plan_to_json(plan_ranks(statistics, options, measured_by_kl(*model, statistics, *dataset)));
+  }
   return plan_to_json(model == nullptr ? plan_ranks(statistics, options) : plan_ranks(*model, statistics, options));
 }
 
@@ -77,7 +82,7 @@ std::string plan_text(const Statistics& statistics, Model* model, const py::kwar
 
 void bind_plan(py::module_& m) {
   bind_plan_records(m);
-  m.def("plan_ranks", &plan_text, "statistics"_a, "model"_a,
+  m.def("plan_ranks", &plan_text, "statistics"_a, "model"_a, "dataset"_a,
         "Keywords: the fields of PlanOptions. Returns the plan as JSON.");
   m.def(
       "summarize",

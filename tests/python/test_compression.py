@@ -118,7 +118,7 @@ def test_skipped_layers_stay_dense(statistics):
 def test_a_plan_is_a_dict_that_a_person_may_edit(tmp_path):
     plan = afm.RankPlan({"mlp.layers.1": 3, "embedding": [2, 0, 1]})
     assert plan["mlp.layers.1"] == afm.LayerPlan([3])
-    assert plan.to_dict()["mlp.layers.1"] == {"ranks": [3], "basis": "field", "activation": "none"}
+    assert plan.to_dict()["mlp.layers.1"].items() >= {"ranks": [3], "basis": "field", "activation": "none"}.items()
     plan["mlp.layers.1"].ranks[0] = 5
     plan["mlp.layers.0"] = 4
     path = tmp_path / "plan.json"
