@@ -45,7 +45,10 @@ __all__: list[str] = [
     "ModuleView",
     "Moments",
     "OptionField",
+    "PlanSize",
     "Progress",
+    "RefitStep",
+    "Refusal",
     "SafetensorsFile",
     "Schema",
     "Spectrum",
@@ -56,11 +59,14 @@ __all__: list[str] = [
     "WideDeepOptions",
     "auc",
     "byte_count",
+    "checked_plan",
     "collect_statistics",
     "compare",
     "distillation_loss",
     "evaluate",
     "factorize",
+    "fold",
+    "fold_batch_norm",
     "hash_strings",
     "load_model",
     "logloss",
@@ -70,14 +76,14 @@ __all__: list[str] = [
     "mimic_table",
     "model_names",
     "parameter_count",
-    "plan_from_json",
     "plan_ranks",
-    "plan_to_json",
-    "planned_parameters",
+    "planned_size",
     "predict",
+    "predicted_logloss",
     "read_plan",
     "read_schema",
     "read_tensors",
+    "refit",
     "report_on",
     "save_tensors",
     "schema_from_json",
@@ -749,7 +755,7 @@ class CoreModel:
     @property
     def options_json(self) -> str: ...
     @property
-    def ranks(self) -> dict[str, tuple[list[int], str, str]]: ...
+    def ranks(self) -> str: ...
     @property
     def schema(self) -> Schema: ...
 
@@ -792,6 +798,7 @@ class DeepFMOptions:
         batch_norm: bool = True,
         dropout: float = 0.0,
         init_std: float = 0.0001,
+        interaction: str = "decoded",
     ) -> None:
         """
         Args:
@@ -800,6 +807,7 @@ class DeepFMOptions:
             batch_norm: Batch norm after each hidden layer, before ReLU.
             dropout: Share of hidden units dropped, in [0, 1).
             init_std: Standard deviation of fresh embeddings, at least 0.
+            interaction: Where the fields of a folded model meet: decoded or latent.
         """
     def __repr__(self) -> str: ...
     def __setstate__(self, arg0: str) -> None: ...
@@ -846,6 +854,13 @@ class DeepFMOptions:
         """
     @init_std.setter
     def init_std(self, arg1: typing.Any) -> None: ...
+    @property
+    def interaction(self) -> str:
+        """
+        Where the fields of a folded model meet: decoded or latent.
+        """
+    @interaction.setter
+    def interaction(self, arg1: typing.Any) -> None: ...
 
 class DCNOptions:
     """
@@ -1073,6 +1088,7 @@ class TrainOptions:
         device: str = "cpu",
         distillation: float = 1.0,
         temperature: float = 1.0,
+        label_preserving: float = 0.0,
         checkpoint: str = "",
         checkpoint_seconds: float = 60.0,
         resume: bool = False,
@@ -1089,8 +1105,9 @@ class TrainOptions:
             mlp_l2: The same on every other weight matrix.
             seed: Order of rows and dropout.
             device: cpu, cuda or cuda:N.
-            distillation: Weight of the teacher's term.
-            temperature: Temperature of the teacher's term.
+            distillation: Weight of the teachers' term.
+            temperature: Temperature of the teachers' term.
+            label_preserving: More weight of it where the teachers are right.
             checkpoint: File for resumable progress; empty = none.
             checkpoint_seconds: Seconds between saves within an epoch.
             resume: Go on from the checkpoint where it exists.
@@ -1136,7 +1153,7 @@ class TrainOptions:
     @property
     def distillation(self) -> float:
         """
-        Weight of the teacher's term.
+        Weight of the teachers' term.
         """
     @distillation.setter
     def distillation(self, arg1: typing.Any) -> None: ...
@@ -1154,6 +1171,13 @@ class TrainOptions:
         """
     @epochs.setter
     def epochs(self, arg1: typing.Any) -> None: ...
+    @property
+    def label_preserving(self) -> float:
+        """
+        More weight of it where the teachers are right.
+        """
+    @label_preserving.setter
+    def label_preserving(self, arg1: typing.Any) -> None: ...
     @property
     def learning_rate(self) -> float:
         """
@@ -1206,7 +1230,7 @@ class TrainOptions:
     @property
     def temperature(self) -> float:
         """
-        Temperature of the teacher's term.
+        Temperature of the teachers' term.
         """
     @temperature.setter
     def temperature(self, arg1: typing.Any) -> None: ...
@@ -1345,6 +1369,11 @@ class Statistics:
         Of the whole model.
         """
     @property
+    def has_metric(self) -> bool:
+        """
+        Whether a loss-weighted plan can be made from them.
+        """
+    @property
     def layers(self) -> dict[str, LayerStatistics]:
         """
         By module path.
@@ -1390,11 +1419,26 @@ class LayerSummary:
     @property
     def parameters_before(self) -> int: ...
     @property
+    def predicted_logloss(self) -> float: ...
+    @property
     def predicted_mse(self) -> float: ...
     @property
     def rank(self) -> int: ...
     @property
     def rows(self) -> int: ...
+
+class PlanSize:
+    """
+    Size of a whole model after a plan.
+    """
+    def __repr__(self) -> str: ...
+    def to_dict(self) -> dict: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def macs(self) -> int: ...
+    @property
+    def parameters(self) -> int: ...
 
 class ModelReport:
     """
@@ -1430,14 +1474,47 @@ class Comparison:
     @property
     def mean_kl(self) -> float: ...
 
+class Refusal:
+    """
+    A part of a model that cannot be folded, and why.
+    """
+    def __repr__(self) -> str: ...
+    def to_dict(self) -> dict: ...
+    @property
+    def part(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+
+class RefitStep:
+    """
+    One change that a refit tried.
+    """
+    def __repr__(self) -> str: ...
+    def to_dict(self) -> dict: ...
+    @property
+    def kept(self) -> bool: ...
+    @property
+    def kl_after(self) -> float: ...
+    @property
+    def kl_before(self) -> float: ...
+    @property
+    def part(self) -> str: ...
+
 def auc(logits: typing.Any, labels: typing.Any) -> float:
     """
     Area under the ROC curve, ties averaged.
     """
 
 def byte_count(model: CoreModel) -> int: ...
+def checked_plan(json: str) -> str:
+    """
+    The plan as libafm writes it.
+    """
+
 @typing.overload
-def collect_statistics(model: CoreModel, next_logits: typing.Any, whole_training_set: bool) -> Statistics: ...
+def collect_statistics(
+    model: CoreModel, next_logits: typing.Any, whole_training_set: bool, metric: bool, input_moments: bool
+) -> Statistics: ...
 @typing.overload
 def collect_statistics(
     model: CoreModel,
@@ -1445,6 +1522,8 @@ def collect_statistics(
     max_rows: typing.SupportsInt | typing.SupportsIndex,
     batch_size: typing.SupportsInt | typing.SupportsIndex,
     whole_training_set: bool,
+    metric: bool,
+    input_moments: bool,
 ) -> Statistics: ...
 def compare(before: CoreModel, after: CoreModel, dataset: Dataset) -> Comparison: ...
 def distillation_loss(
@@ -1460,14 +1539,9 @@ def distillation_loss(
 def evaluate(
     model: CoreModel, dataset: Dataset, batch_size: typing.SupportsInt | typing.SupportsIndex, on_progress: typing.Any
 ) -> Metrics: ...
-def factorize(
-    model: CoreModel,
-    statistics: Statistics,
-    plan: collections.abc.Mapping[
-        str, tuple[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], str, str]
-    ],
-    method: str,
-) -> CoreModel: ...
+def factorize(model: CoreModel, statistics: Statistics, plan: str, method: str) -> CoreModel: ...
+def fold(model: CoreModel) -> tuple[CoreModel, list[Refusal], list[str]]: ...
+def fold_batch_norm(model: CoreModel) -> tuple[CoreModel, list[Refusal], list[str]]: ...
 def hash_strings(
     data: numpy.typing.NDArray[numpy.uint8], offsets: numpy.typing.NDArray[numpy.int64]
 ) -> numpy.typing.NDArray[numpy.uint64]:
@@ -1486,14 +1560,7 @@ def logloss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     Mean of softplus(s) - t s, with gradient: logits [B], labels [B] -> scalar.
     """
 
-def make_model(
-    name: str,
-    options_json: str,
-    schema: Schema,
-    ranks: collections.abc.Mapping[
-        str, tuple[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], str, str]
-    ],
-) -> CoreModel: ...
+def make_model(name: str, options_json: str, schema: Schema, ranks: str) -> CoreModel: ...
 def mimic_output(
     weight: torch.Tensor,
     bias: torch.Tensor | None,
@@ -1518,32 +1585,21 @@ def model_names() -> list[str]:
     """
 
 def parameter_count(model: CoreModel) -> int: ...
-def plan_from_json(json: str) -> dict[str, tuple[list[int], str, str]]: ...
-def plan_ranks(
-    statistics: Statistics,
-    ratio: typing.SupportsFloat | typing.SupportsIndex | None,
-    bytes: typing.SupportsInt | typing.SupportsIndex | None,
-    energy: typing.SupportsFloat | typing.SupportsIndex | None,
-    policy: str,
-    basis: str,
-    activation: str,
-    skip: collections.abc.Sequence[str],
-) -> dict[str, tuple[list[int], str, str]]: ...
-def plan_to_json(
-    plan: collections.abc.Mapping[
-        str, tuple[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], str, str]
-    ],
-) -> str: ...
-def planned_parameters(
-    statistics: Statistics,
-    plan: collections.abc.Mapping[
-        str, tuple[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], str, str]
-    ],
-) -> int: ...
+def plan_ranks(statistics: Statistics, model: CoreModel, dataset: Dataset, **kwargs) -> str:
+    """
+    Keywords: the fields of PlanOptions. Returns the plan as JSON.
+    """
+
+def planned_size(statistics: Statistics, plan: str, model: CoreModel, **kwargs) -> PlanSize:
+    """
+    Keywords: the fields of PlanOptions that say what fold() does.
+    """
+
 def predict(
     model: CoreModel, dataset: Dataset, batch_size: typing.SupportsInt | typing.SupportsIndex, on_progress: typing.Any
 ) -> torch.Tensor: ...
-def read_plan(path: os.PathLike | str | bytes) -> dict[str, tuple[list[int], str, str]]: ...
+def predicted_logloss(statistics: Statistics, plan: str, model: CoreModel) -> float: ...
+def read_plan(path: os.PathLike | str | bytes) -> str: ...
 def read_schema(path: os.PathLike | str | bytes) -> Schema:
     """
     Reads schema.json, as a person may have edited it.
@@ -1554,6 +1610,20 @@ def read_tensors(path: os.PathLike | str | bytes) -> dict[str, torch.Tensor]:
     Every tensor of a safetensors file, copied to the CPU.
     """
 
+def refit(
+    compressed: CoreModel,
+    original: CoreModel,
+    dataset: Dataset,
+    statistics: Statistics,
+    *,
+    biases: bool,
+    first_layer: bool,
+    later_layers: bool,
+    batch_norm: bool,
+    calibration: bool,
+    ridge: typing.SupportsFloat | typing.SupportsIndex,
+    max_rows: typing.SupportsInt | typing.SupportsIndex,
+) -> list[RefitStep]: ...
 def report_on(model: CoreModel, dataset: Dataset) -> ModelReport: ...
 def save_tensors(
     path: os.PathLike | str | bytes,
@@ -1583,18 +1653,13 @@ def spectrum_values(
     Eigenvalues of a layer's output, or of one field's for an embedding, descending.
     """
 
-def summarize(
-    statistics: Statistics,
-    plan: collections.abc.Mapping[
-        str, tuple[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], str, str]
-    ],
-) -> list[LayerSummary]: ...
+def summarize(statistics: Statistics, plan: str, model: CoreModel) -> list[LayerSummary]: ...
 def train(
     model: CoreModel,
     train_set: Dataset,
     valid_set: Dataset,
     options: TrainOptions,
-    teacher: CoreModel,
+    teachers: collections.abc.Sequence[CoreModel],
     on_progress: typing.Any,
 ) -> History: ...
 def truncate_weight(
@@ -1607,12 +1672,7 @@ def truncate_weight(
     The baseline: truncated singular value decomposition of the weight alone.
     """
 
-def write_plan(
-    path: os.PathLike | str | bytes,
-    plan: collections.abc.Mapping[
-        str, tuple[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], str, str]
-    ],
-) -> None: ...
+def write_plan(path: os.PathLike | str | bytes, plan: str) -> None: ...
 def write_schema(path: os.PathLike | str | bytes, schema: Schema) -> None: ...
 
 FORMAT_VERSION: int = 1
