@@ -87,8 +87,8 @@ class EmbeddingImpl : public torch::nn::Cloneable<EmbeddingImpl>, public Layer {
   int64_t field_count() const { return static_cast<int64_t>(options.cardinalities.size()); }  // F
   int64_t slot_count() const;                                                                 // S
   int64_t row_count() const;                                                                  // N
-  // Rows of field j as a dense table [N_j, D] (with Basis::kNone the latents [N_j, k_j]), whatever the form, integers as
-  // the values that they stand for: a copy, without gradient.
+  // Rows of field j as a dense table [N_j, D] (with Basis::kNone the latents [N_j, k_j]), whatever the form, integers
+  // as the values that they stand for: a copy, without gradient.
   at::Tensor table(int64_t field) const;
   // [N], a copy, decoded when joint; undefined without `wide` and with kNone + joint.
   at::Tensor wide_weights() const;

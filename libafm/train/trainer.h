@@ -1,7 +1,7 @@
 #pragma once
 
-// Fits a model: Adam on logloss, optional L2 on the tables, optional teachers; validation AUC after each epoch, learning
-// rate schedule, early stop, best weights restored; resumable.
+// Fits a model: Adam on logloss, optional L2 on the tables, optional teachers; validation AUC after each epoch,
+// learning rate schedule, early stop, best weights restored; resumable.
 //
 //   History history = train(*model, train_set, valid_set, {.epochs = 20, .embedding_l2 = 0.05, .seed = 1});
 

@@ -32,8 +32,7 @@ Statistics statistics_by_calls(Model& model, const py::object& next_logits, bool
   });
   const py::gil_scoped_release unlocked;
   return collect_statistics(
-      model, next,
-      {.whole_training_set = whole_training_set, .metric = metric, .input_moments = input_moments});
+      model, next, {.whole_training_set = whole_training_set, .metric = metric, .input_moments = input_moments});
 }
 
 Statistics statistics_on(Model& model, const Dataset& dataset, int64_t max_rows, int64_t batch_size,
@@ -122,8 +121,8 @@ void bind_statistics(py::module_& m) {
       .def("__repr__", [](const Statistics& self) {
         return fmt::format("<afm.Statistics rows={} layers={}>", self.rows, self.layers.size());
       });
-  m.def("collect_statistics", &statistics_by_calls, "model"_a, "next_logits"_a, "whole_training_set"_a,
-        "metric"_a, "input_moments"_a);
+  m.def("collect_statistics", &statistics_by_calls, "model"_a, "next_logits"_a, "whole_training_set"_a, "metric"_a,
+        "input_moments"_a);
   m.def("collect_statistics", &statistics_on, "model"_a, "dataset"_a, "max_rows"_a, "batch_size"_a,
         "whole_training_set"_a, "metric"_a, "input_moments"_a);
 }

@@ -6,8 +6,8 @@
 namespace afm::python {
 
 void bind_fold(py::module_& m) {
-  bind_record<Refusal>(m, "Refusal", "A part of a model that cannot be folded, and why.",
-                       entry("part", &Refusal::part), entry("reason", &Refusal::reason));
+  bind_record<Refusal>(m, "Refusal", "A part of a model that cannot be folded, and why.", entry("part", &Refusal::part),
+                       entry("reason", &Refusal::reason));
   m.def(
       "fold",
       [](const Model& model) {

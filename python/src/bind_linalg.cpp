@@ -66,8 +66,7 @@ void bind_factors(py::module_& m) {
       [](const at::Tensor& table, const at::Tensor& mean, const Spectrum& spectrum, int64_t k) {
         return mimic_table(table, mean, spectrum, k);
       },
-      "table"_a, "mean"_a, "spectrum"_a, "k"_a, ReleaseGil(),
-        "The rank-k form of an embedding table [N, D].");
+      "table"_a, "mean"_a, "spectrum"_a, "k"_a, ReleaseGil(), "The rank-k form of an embedding table [N, D].");
 }
 
 }  // namespace

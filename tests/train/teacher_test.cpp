@@ -60,9 +60,13 @@ TEST_CASE("the teacher's answer to each row meets that row, in any order") {
     teacher->bias.fill_(0.5);
   }
   // Steps too small to change the model: the loss of the epoch is that of the start.
-  const auto history = afm::train(
-      model, rows, rows,
-      {.epochs = 1, .batch_size = 64, .learning_rate = 1e-30, .distillation = 2, .temperature = 3, .teachers = {teacher}});
+  const auto history = afm::train(model, rows, rows,
+                                  {.epochs = 1,
+                                   .batch_size = 64,
+                                   .learning_rate = 1e-30,
+                                   .distillation = 2,
+                                   .temperature = 3,
+                                   .teachers = {teacher}});
   const double distilled =
       afm::distillation_loss(afm::predict(model, rows), afm::predict(*teacher, rows), 3).item<double>();
   CHECK(distilled > 0.1);
@@ -110,7 +114,6 @@ TEST_CASE("label preservation adds weight to the rows where the teacher is right
   const auto right = torch::sigmoid(teacher_logits).gt(rate).eq(scores.labels.gt(rate)).to(torch::kFloat);
   CHECK(right.mean().item<double>() > 0.5);
   CHECK(right.mean().item<double>() < 1.0);
-  const double expected =
-      afm::distillation_loss(student_logits, teacher_logits, 1.0, 1.0 + 2.0 * right).item<double>();
+  const double expected = afm::distillation_loss(student_logits, teacher_logits, 1.0, 1.0 + 2.0 * right).item<double>();
   CHECK_THAT(history.epochs[0].train_loss, WithinAbs(afm::evaluate(model, rows).logloss + expected, 1e-5));
 }
