@@ -57,12 +57,15 @@ class Peer:
 
     def training_loss(self, model: nn.Module) -> float:
         """What its trainer minimises, over all batches, but for dropout: batch norms take a batch's own statistics."""
-        model = copy.deepcopy(model).eval()
-        for module in model.modules():
-            if isinstance(module, BATCH_NORMS):
-                module.train()
+        norms = [module for module in model.modules() if isinstance(module, BATCH_NORMS)]
+        running = [copy.deepcopy(norm.state_dict()) for norm in norms]
+        model.eval()
+        for norm in norms:
+            norm.train()
         with torch.no_grad():
             logits = torch.cat([self.logits(model, batch).reshape(-1) for batch in self.batches]).double()
+        for norm, state in zip(norms, running, strict=True):
+            norm.load_state_dict(state)
         labels = torch.cat([self.labels(batch).reshape(-1) for batch in self.batches]).double()
         return float(nn.functional.binary_cross_entropy_with_logits(logits, labels))
 
