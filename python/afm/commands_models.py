@@ -145,8 +145,9 @@ def compress(
     \b
     Example:
       afm compress base.safetensors clicks --ratio 8 --out small.safetensors
-      afm compress base1.safetensors clicks --smaller 20 --epochs 10 --out small.safetensors \\
-          --teacher base1.safetensors --teacher base2.safetensors --teacher base3.safetensors
+      afm compress base1.safetensors clicks --smaller 20 --epochs 10 \\
+          --teacher base1.safetensors --teacher base2.safetensors \\
+          --out small.safetensors
     """
     check_output(output)
     budget = Budget(ratio, bytes, energy, plan, policy, basis, activation, tuple(skip or ()), smaller)

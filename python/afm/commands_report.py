@@ -40,15 +40,18 @@ def report(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
 ) -> None:
-    """Train, compress and compare: base, controls, baselines and compressed models, over several seeds.
+    """Hold small models against base and controls.
+
+    Trains a base for each seed, compresses it in several ways and to several sizes, trains everything on, and compares
+    with the base trained on as long, with baselines and with small models from scratch.
 
     Leaves report.html, report.md and report.json, and a folder per line with every model. A study that was interrupted
     goes on when the same command is given again.
 
     \b
     Example:
-      afm report frappe --model deepfm --set embedding_dim=10 --set embedding_l2=0.05 \\
-          --bytes 18,25,32,45 --seeds 4 --out study
+      afm report frappe --model deepfm --set embedding_dim=10 \\
+          --set embedding_l2=0.05 --bytes 18,25,32,45 --seeds 4 --out study
     """
     model_options, train_options = afm.options_class(model)(), afm.TrainOptions()
     apply_settings(settings or [], model_options, train_options)

@@ -411,7 +411,10 @@ def test_a_bug_is_exit_code_1_with_a_traceback(home: Home, monkeypatch):
     assert "Traceback" in err and "this is a bug in libafm" in err
 
 
-@pytest.mark.parametrize("command", ["", "prepare", "train", "compress", "evaluate", "inspect", "synth", "quickstart"])
+COMMANDS = ["", "prepare", "train", "compress", "evaluate", "inspect", "report", "synth", "quickstart"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_fits_a_terminal_and_names_every_option(home: Home, command: str):
     text = home.run(f"{command} --help")[0]
     assert max(len(line) for line in text.splitlines()) <= 80
