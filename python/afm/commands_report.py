@@ -30,7 +30,7 @@ def report(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A model or training option of the base; may repeat."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=2, help="Seeds 1, 2, ...; their bases together are the teacher.")] = 4,
+    seeds: Annotated[int, typer.Option(min=2, help="So many, from 1 on; their bases together are the teacher.")] = 4,
     ratios: Annotated[str, typer.Option(help="Budgets of parameters for ranks alone.")] = "5,10,20",
     times: Annotated[
         str, typer.Option("--bytes", help="Budgets of the model file's size, as times smaller.")

@@ -264,7 +264,7 @@ WRONG = {
     "train clicks --out m --teacher absent": "cannot read 'absent': No such file or directory",
     "train absent --out m": "cannot read 'absent/schema.json': No such file or directory",
     "train clicks.csv --out m": "cannot read 'clicks.csv/schema.json': Not a directory",
-    "compress base.safetensors clicks --out m": "exactly one of --smaller, --ratio, --bytes, --energy and --plan must be given",
+    "compress base.safetensors clicks --out m": "exactly one of --smaller, --ratio, --bytes, --energy and --plan",
     "compress base.safetensors clicks --out m --ratio 2 --energy 0.9": "must be given, got ratio, energy",
     "compress base.safetensors clicks --out m --ratio 1": "--ratio must be above 1, got 1",
     "compress base.safetensors clicks --out m --ratio nan": "--ratio must be above 1, got nan",
