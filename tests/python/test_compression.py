@@ -131,7 +131,7 @@ def test_a_plan_is_a_dict_that_a_person_may_edit(tmp_path):
         afm.read_plan(path)
     with pytest.raises(TypeError, match=r"the plan of mlp must be a LayerPlan, a rank or a list of ranks, got 'all'"):
         afm.RankPlan({"mlp": "all"})
-    with pytest.raises(afm.FormatError, match="basis must be one of field, shared, none, got \"own\""):
+    with pytest.raises(afm.FormatError, match='basis must be one of field, shared, none, got "own"'):
         afm.RankPlan({"embedding": afm.LayerPlan([1], basis="own")}).to_json()
 
 

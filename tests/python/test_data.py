@@ -6,7 +6,7 @@ import afm
 import numpy as np
 import pytest
 import torch
-from conftest import planted_rows, small_schema
+from planted import planted_rows, small_schema
 
 
 def buffers(values: list[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ import afm
 import pytest
 from afm import commands_report
 from afm.cli import app
-from conftest import planted_rows, small_schema
+from planted import planted_rows, small_schema
 from typer.testing import CliRunner
 
 SETTINGS = ("embedding_dim=4", "hidden=128,128", "init_std=0.1", "epochs=2", "batch_size=256")
