@@ -81,3 +81,40 @@ def test_a_folder_of_another_study_is_refused(study, folder):
 def test_budgets_must_be_numbers_above_one(folder, tmp_path, bad):
     done = CliRunner().invoke(app, ["report", str(folder), "--ratios", bad, "--out", str(tmp_path)])
     assert isinstance(done.exception, ValueError) and "--ratios must be numbers above 1" in str(done.exception)
+
+
+def test_compress_makes_a_file_so_many_times_smaller_with_several_teachers(folder, tmp_path):
+    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+    bases = [tmp_path / f"base{seed}.safetensors" for seed in (1, 2)]
+    for seed, base in enumerate(bases, 1):
+        done = CliRunner().invoke(app, ["train", str(folder), *settings, "--seed", str(seed), "--out", str(base)])
+        assert done.exit_code == 0, done.output
+    small, teachers = tmp_path / "small.safetensors", [part for base in bases for part in ("--teacher", str(base))]
+    command = [
+        "compress",
+        str(bases[0]),
+        str(folder),
+        "--smaller",
+        "4",
+        "--epochs",
+        "1",
+        *teachers,
+        "--out",
+        str(small),
+    ]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert 3.5 < bases[0].stat().st_size / small.stat().st_size
+    assert small.stat().st_size <= bases[0].stat().st_size / 4
+    model = afm.load_model(small)
+    assert not json.loads(model.core.options_json)["batch_norm"]  # folded
+    assert json.loads(model.notes["training"])["batch_size"] == 256
+    assert afm.evaluate(model, afm.Dataset.open(folder, "test")).rows == 500
+
+
+def test_no_teacher_stands_alone(folder, tmp_path):
+    base = tmp_path / "base.safetensors"
+    afm.save_model(afm.DeepFM(small_schema(), embedding_dim=4, hidden=[8]), base)
+    command = ["compress", str(base), str(folder), "--ratio", "2", "--teacher", "none", "--teacher", "base"]
+    done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "small.safetensors")])
+    assert isinstance(done.exception, ValueError) and "--teacher none must stand alone" in str(done.exception)
