@@ -104,8 +104,7 @@ def test_compress_makes_a_file_so_many_times_smaller_with_several_teachers(folde
     ]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
-    assert 3.5 < bases[0].stat().st_size / small.stat().st_size
-    assert small.stat().st_size <= bases[0].stat().st_size / 4
+    assert 4.0 <= bases[0].stat().st_size / small.stat().st_size < 6.0
     model = afm.load_model(small)
     assert not json.loads(model.core.options_json)["batch_norm"]  # folded
     assert json.loads(model.notes["training"])["batch_size"] == 256
