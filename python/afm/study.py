@@ -22,6 +22,9 @@ from .judging import Rows, churn, judge
 from .recipe import Recipe, file_bytes, measure, shrink_to_file
 from .text_files import write_text
 
+# Rise of the logloss by compression alone, before any training on; measured on the validation rows.
+RISES = PREDICTED, MEASURED = "predicted_logloss_rise", "measured_logloss_rise"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -59,6 +62,7 @@ class Study:
     def __init__(self, settings: Settings, output: Path) -> None:
         self.settings = settings
         self.output = output
+        self.rises: dict[str, float] = {}  # of the logloss, predicted and measured, by the compression of this cell
 
     # Data
 
@@ -129,11 +133,18 @@ class Study:
         return file_bytes(self.base(self.settings.seeds[0]))
 
     def small(self, seed: int, recipe: Recipe, *, ratio: float | None = None, times: float | None = None) -> afm.Model:
-        """A compressed base, before any training."""
+        """A compressed base, before any training; `rises` is then its own."""
         model, statistics = self.base(seed), self.statistics(seed, recipe.metric)
         if times is not None:
-            return shrink_to_file(model, statistics, recipe, int(self.base_bytes() / times))[0]
-        return recipe.apply(model, statistics, recipe.plan(model, statistics, ratio=ratio))
+            small, plan = shrink_to_file(model, statistics, recipe, int(self.base_bytes() / times))
+        else:
+            plan = recipe.plan(model, statistics, ratio=ratio)
+            small = recipe.apply(model, statistics, plan)
+        if recipe.metric:
+            predicted = afm.predicted_logloss(statistics, plan, model=model if recipe.units else None)
+            losses = [afm.evaluate(each, self.valid_set).logloss for each in (model, small)]
+            self.rises = {PREDICTED: predicted, MEASURED: losses[1] - losses[0]}
+        return small
 
     # Cells
 
@@ -145,6 +156,7 @@ class Study:
             return json.loads(record.read_text())
         started = time.perf_counter()
         folder.mkdir(parents=True, exist_ok=True)
+        self.rises = {}
         try:
             model = variant.make(self, seed)
         except ValueError as error:  # a budget that this variant cannot reach
@@ -167,6 +179,7 @@ class Study:
         return {
             **judge(logits, self.rows),
             **churn(base, logits, self.rows.labels.mean()),
+            **self.rises,
             "valid_auc": afm.evaluate(served, self.valid_set).auc,
             "parameters": afm.parameter_count(served),
             "bytes": path.stat().st_size,

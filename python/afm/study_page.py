@@ -7,6 +7,7 @@ from pathlib import Path
 
 from . import plots
 from .report import document, escape, section
+from .study import MEASURED, PREDICTED
 from .text_files import write_text
 
 COLUMNS = (
@@ -23,6 +24,8 @@ COLUMNS = (
     "µs/row",
 )
 CHURN = ("model", "flipped", "mean &#124;p - q&#124;", "mean KL", "AUC, unseen value")
+RISE_TITLE = "Rise of the logloss by compression alone, before training on"
+RISE = ("model", "predicted", "measured on validation rows")
 CURVES = {"bytes": "libafm", "ranks": "ranks alone"}
 
 
@@ -91,6 +94,14 @@ def churn_rows(summary: dict) -> list[list[str]]:
     ]
 
 
+def rise_rows(summary: dict) -> list[list[str]]:
+    return [
+        [line["name"], f"{line[PREDICTED]['mean']:.4f}", with_spread(line[MEASURED], 4)]
+        for line in summary["lines"]
+        if PREDICTED in line
+    ]
+
+
 def decile_rows(summary: dict) -> list[list[str]]:
     return [
         [line["name"], *("" if auc is None else f"{auc:.4f}" for auc in line["auc_by_decile"])]
@@ -113,6 +124,8 @@ def markdown(summary: dict) -> str:
             f"# {title(summary)}",
             explanation(summary),
             markdown_table(COLUMNS, rows(summary)),
+            f"## {RISE_TITLE}",
+            markdown_table(RISE, rise_rows(summary)),
             "## How far answers move from the base's",
             markdown_table(CHURN, churn_rows(summary)),
             "## AUC by how rare the rarest value of a row is (rarest tenth first)",
@@ -133,6 +146,7 @@ def html_page(summary: dict) -> str:
         f"<h1>{escape(title(summary))}</h1>",
         section("Size against quality", explanation(summary), plots.frontier(curves(summary), controls(summary))),
         section("Every line", "", html_table(COLUMNS, rows(summary))),
+        section(RISE_TITLE, "", html_table(RISE, rise_rows(summary))),
         section("How far answers move from the base's", "", html_table(CHURN, churn_rows(summary))),
         section("AUC by how rare the rarest value of a row is", "", html_table(DECILES, decile_rows(summary))),
     ]

@@ -12,7 +12,7 @@ import numpy as np
 import afm
 
 from .judging import auc_difference
-from .study import Settings, Study, Variant
+from .study import RISES, Settings, Study, Variant
 
 AVERAGED = (
     "auc",
@@ -57,6 +57,9 @@ def line(variant, settings, results, output, study, base_bytes) -> dict:
     for name in AVERAGED:
         values = [cell[name] for cell in cells if cell[name] is not None]
         found[name] = spread(values) if values else None
+    for name in RISES:
+        if name in cells[0]:
+            found[name] = spread([cell[name] for cell in cells])
     found["times"] = base_bytes / found["bytes"]["mean"]
     deciles = zip(*(cell["auc_by_decile"] for cell in cells), strict=True)
     found["auc_by_decile"] = [spread(part)["mean"] if None not in part else None for part in deciles]

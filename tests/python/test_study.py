@@ -52,6 +52,8 @@ def test_a_report_has_controls_baselines_and_compressed_models_with_paired_diffe
     assert lines["all-4"]["bytes"]["mean"] <= summary["base_bytes"] / 4
     assert lines["ranks-2"]["parameters"]["mean"] <= lines["base-judged"]["parameters"]["mean"] / 2
     assert lines["base-judged"]["flipped"]["mean"] == 0 < lines["all-4"]["flipped"]["mean"]
+    assert {"predicted_logloss_rise", "measured_logloss_rise"} <= set(lines["ranks-2"]) & set(lines["all-4"])
+    assert not {"predicted_logloss_rise", "measured_logloss_rise"} & set(lines["afm-2"])  # no metric, no prediction
     assert all(len(line["auc_by_decile"]) == 10 for line in lines.values() if "refused" not in line)
 
 
@@ -59,6 +61,7 @@ def test_the_pages_hold_every_line(study):
     names = [line["name"] for line in json.loads((study / "report.json").read_text())["lines"]]
     markdown, page = (study / "report.md").read_text(), (study / "report.html").read_text()
     assert all(name in markdown for name in names)
+    assert "predicted | measured on validation rows" in markdown
     assert "<svg" in page and "libafm 4x bytes" in page
 
 
