@@ -93,7 +93,7 @@ def compress_model(
             statistics.save(str(statistics_file))
     if everything:
         target = int(file_bytes(model) / budget.smaller)
-        small, plan = shrink_to_file(model, statistics, Recipe.for_bytes(budget.smaller), target)
+        small, plan = shrink_to_file(model, statistics, Recipe.for_bytes(budget.smaller, model), target)
     else:
         plan = budget.ranks(statistics)
         small = afm.factorize(model, statistics, plan, method=method)

@@ -41,18 +41,23 @@ class Recipe:
     units: bool = False
 
     @classmethod
-    def for_bytes(cls, times: float) -> Recipe:
-        """What has proved best for a model file so many times smaller (benchmarks/RESULTS.md)."""
+    def for_bytes(cls, times: float, model: afm.Model) -> Recipe:
+        """What has proved best for a model file so many times smaller (benchmarks/RESULTS.md).
+
+        Tiers only where tables are most of the model: on smaller ones they lost a little.
+        """
         if times < 4:
             return cls()
+        tiers = 4 if times >= 7 and table_share(model) > 0.5 else 0
         if times < 12:
-            return cls(embedding_bits="int8", mlp_bits="int8", tiers=4 if times >= 7 else 0)
-        return cls(
-            embedding_bits="int4",
-            mlp_bits="int8" if times < 26 else "int4",
-            tiers=4,
-            units=True,
-        )
+            return cls(embedding_bits="int8", mlp_bits="int8", tiers=tiers)
+        mlp_bits = "int8" if times < 26 else "int4"
+        return cls(embedding_bits="int4", mlp_bits=mlp_bits, scale="column", tiers=tiers, units=True)
+
+    @classmethod
+    def for_ratio(cls, ratio: float) -> Recipe:
+        """The same for so many times fewer parameters, without integers."""
+        return cls(units=ratio >= 7)
 
     def plan(self, model: afm.Model, statistics: afm.Statistics, **budget) -> afm.RankPlan:
         """Ranks within one budget: ratio, bytes, macs, energy or predicted_logloss."""
@@ -84,6 +89,12 @@ def folding(model: afm.Model) -> dict:
         return {}
     first = ["mlp.layers.0"] if model.options.hidden else []
     return {"fold": True, "cross_layers": model.options.cross_layers, "first_layers": [*first, "head"]}
+
+
+def table_share(model: afm.Model) -> float:
+    """Of the parameters, the share that is in the tables."""
+    sizes = {size.group: size.parameters for size in afm.size_by_group(model)}
+    return (sizes.get("embedding", 0) + sizes.get("wide", 0)) / sum(sizes.values())
 
 
 def has_wide_weights(model: afm.Model) -> bool:

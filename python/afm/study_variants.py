@@ -11,7 +11,6 @@ import afm
 from .recipe import Recipe, file_bytes, finished
 from .study import Settings, Study, Variant
 
-RANKS_ALONE = Recipe(joint=True, fold=True)
 SCRATCH_WIDTHS = (2, 4, 8)  # embedding widths of small models from scratch
 SCRATCH_SHAPES = ((1.0, 0.5),)  # hidden layers, as shares of the widest that fits
 SCRATCH_LARGEST = 1024
@@ -39,11 +38,12 @@ def variants(settings: Settings) -> list[Variant]:
 
 
 def ranks_alone(ratio: float) -> list[Variant]:
-    """Ranks under a budget of parameters: one-shot, trained on without and with the teacher, and two baselines."""
+    """A budget of parameters, no integers: one-shot, trained on without and with the teacher, and two baselines."""
+    name = "ranks and units" if Recipe.for_ratio(ratio).units else "ranks"
 
     def ours(taught: bool | None):
         def make(study: Study, seed: int) -> afm.Model:
-            small = study.small(seed, RANKS_ALONE, ratio=ratio)
+            small = study.small(seed, Recipe.for_ratio(ratio), ratio=ratio)
             return finished(small if taught is None else study.train_on(small, seed, taught))
 
         return make
@@ -53,9 +53,9 @@ def ranks_alone(ratio: float) -> list[Variant]:
 
     plain = Recipe(metric=False, policy="uniform", joint=False, fold=False)
     return [
-        Variant(f"ranks {ratio:g}x, one-shot", f"ranks-{ratio:g}-one-shot", "ranks", ours(None)),
-        Variant(f"ranks {ratio:g}x, no teacher", f"ranks-{ratio:g}-alone", "ranks", ours(False)),
-        Variant(f"ranks {ratio:g}x", f"ranks-{ratio:g}", "ranks", ours(True)),
+        Variant(f"{name} {ratio:g}x, one-shot", f"ranks-{ratio:g}-one-shot", "ranks", ours(None)),
+        Variant(f"{name} {ratio:g}x, no teacher", f"ranks-{ratio:g}-alone", "ranks", ours(False)),
+        Variant(f"{name} {ratio:g}x", f"ranks-{ratio:g}", "ranks", ours(True)),
         Variant(
             f"weight SVD {ratio:g}x, uniform ranks",
             f"svd-{ratio:g}",
@@ -68,9 +68,9 @@ def ranks_alone(ratio: float) -> list[Variant]:
 
 def everything(times: float) -> Variant:
     """All ingredients, chosen from the size alone."""
-    recipe = Recipe.for_bytes(times)
 
     def make(study: Study, seed: int) -> afm.Model:
+        recipe = Recipe.for_bytes(times, study.base(seed))
         return finished(study.train_on(study.small(seed, recipe, times=times), seed, True))
 
     return Variant(f"libafm {times:g}x bytes", f"all-{times:g}", "bytes", make)
@@ -81,27 +81,26 @@ def ingredients(settings: Settings) -> list[Variant]:
     if not settings.times:
         return []
     times = settings.times[len(settings.times) // 2]
-    full = Recipe.for_bytes(times)
-    without = {
-        "loss-weighted ranks (energy instead)": replace(full, metric=False, policy="energy", units=False, tiers=0),
-        "the wide weights in the tables": replace(full, joint=False),
-        "folding": replace(full, fold=False),
-        "tiers": replace(full, tiers=0),
-        "fewer hidden units": replace(full, units=not full.units),
-        "INT4 (INT8 instead)": replace(full, embedding_bits="int8", mlp_bits="int8"),
+    changes = {
+        "loss-weighted ranks (energy instead)": {"metric": False, "policy": "energy", "units": False, "tiers": 0},
+        "the wide weights in the tables": {"joint": False},
+        "folding": {"fold": False},
+        "fewer hidden units": {"units": False},
+        "INT4 (INT8 instead)": {"embedding_bits": "int8", "mlp_bits": "int8"},
+        "a scale per column (per row instead)": {"scale": "row"},
     }
 
-    def make(recipe: Recipe):
+    def make(change: dict):
         def run(study: Study, seed: int) -> afm.Model:
+            recipe = replace(Recipe.for_bytes(times, study.base(seed)), **change)
             small = study.train_on(study.small(seed, recipe, times=times), seed, True)
             return finished(small) if recipe.fold else small
 
         return run
 
     return [
-        Variant(f"{times:g}x without {name}", f"without-{times:g}-{index}", "ingredient", make(recipe))
-        for index, (name, recipe) in enumerate(without.items())
-        if recipe != full
+        Variant(f"{times:g}x without {name}", f"without-{times:g}-{index}", "ingredient", make(change))
+        for index, (name, change) in enumerate(changes.items())
     ]
 
 
