@@ -72,14 +72,7 @@ def size_against_auc(curves: dict[str, Sequence[tuple[float, float]]], marks: di
             axes.plot(sizes, aucs, "o--", ms=4, color=colour, label=name)
         for (name, (size, auc)), colour in zip(marks.items(), COLOURS, strict=False):
             axes.plot([size], [auc], "D", ms=9, color=colour, label=name, zorder=3)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(lambda value, _: human_bytes(value))
-        axes.xaxis.set_minor_locator(NullLocator())
-        decorate(axes, "Size against quality", "model size", "test AUC")
-        axes.legend(loc="lower right")
-        figure.tight_layout()
-        return svg_of(figure)
+        return finish_sizes(figure, axes, "model size")
 
 
 def frontier(curves: dict[str, Sequence[tuple[float, float, float]]], levels: dict[str, float]) -> str:
@@ -97,14 +90,19 @@ def frontier(curves: dict[str, Sequence[tuple[float, float, float]]], levels: di
             axes.errorbar(sizes, aucs, spreads, fmt="o-", ms=4, capsize=2, color=colour, label=name)
         for (name, auc), style in zip(levels.items(), ("-", "--", ":"), strict=False):
             axes.axhline(auc, color=FAINT, linestyle=style, label=name)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(lambda value, _: human_bytes(value))
-        axes.xaxis.set_minor_locator(NullLocator())
-        decorate(axes, "Size against quality", "model file", "test AUC")
-        axes.legend(loc="lower right")
-        figure.tight_layout()
-        return svg_of(figure)
+        return finish_sizes(figure, axes, "model file")
+
+
+def finish_sizes(figure: Figure, axes: Axes, what: str) -> str:
+    """The axis of bytes (logarithmic), title and legend of a picture of sizes."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _: human_bytes(value))
+    axes.xaxis.set_minor_locator(NullLocator())
+    decorate(axes, "Size against quality", what, "test AUC")
+    axes.legend(loc="lower right")
+    figure.tight_layout()
+    return svg_of(figure)
 
 
 def spectra(layers: Sequence[dict]) -> str:

@@ -19,7 +19,7 @@ import torch
 import afm
 
 from .judging import Rows, churn, judge
-from .recipe import Recipe, file_bytes, measure, shrink_to_file
+from .recipe import Recipe, measure, shrink_to_file
 from .text_files import write_text
 
 # Rise of the logloss by compression alone, before any training on; measured on the validation rows.
@@ -86,7 +86,7 @@ class Study:
 
     def base(self, seed: int) -> afm.Model:
         """Trained once per seed."""
-        path = self.output / "base" / f"{seed}.safetensors"
+        path = self.base_file(seed)
         if not path.exists():
             torch.manual_seed(seed)
             model = afm.make_model(self.settings.kind, self.train_set.schema, **self.settings.model)
@@ -94,6 +94,9 @@ class Study:
             path.parent.mkdir(parents=True, exist_ok=True)
             afm.save_model(model, path)
         return afm.load_model(path).to(self.settings.device)
+
+    def base_file(self, seed: int) -> Path:
+        return self.output / "base" / f"{seed}.safetensors"
 
     @cached_property
     def teachers(self) -> list[afm.Model]:
@@ -109,18 +112,16 @@ class Study:
         return afm.Statistics.load(str(path))
 
     def fit(self, model: afm.Model, seed: int, **options) -> None:
+        """afm.train() on the rows and the device of the study; `options` are its keywords, the teacher among them."""
         afm.train(model, self.train_set, self.valid_set, seed=seed, device=self.settings.device, **options)
 
     def train_on(self, model: afm.Model, seed: int, taught: bool) -> afm.Model:
         """The extra epochs that every compressed model and its controls get."""
         kept = ("batch_size", "embedding_l2", "mlp_l2")
         options = {name: value for name, value in self.settings.training.items() if name in kept}
-        afm.train(
+        self.fit(
             model,
-            self.train_set,
-            self.valid_set,
-            seed=seed + 1000,
-            device=self.settings.device,
+            seed + 1000,
             epochs=self.settings.extra_epochs,
             schedule="linear",
             patience=0,
@@ -130,7 +131,8 @@ class Study:
         return model
 
     def base_bytes(self) -> int:
-        return file_bytes(self.base(self.settings.seeds[0]))
+        """Size of a base's model file; that of every seed is the same but for a few digits."""
+        return self.base_file(self.settings.seeds[0]).stat().st_size
 
     def small(self, seed: int, recipe: Recipe, *, ratio: float | None = None, times: float | None = None) -> afm.Model:
         """A compressed base, before any training; `rises` is then its own."""
@@ -197,8 +199,7 @@ def multiply_adds(model: afm.Model) -> int:
         if tensor.dim() >= 2 and name not in ("embedding.weight", "embedding.latent") and not name.endswith("offset")
     )
     fields = len([each for each in model.schema.fields if each.kind != "numeric"])
-    width = json.loads(model.core.options_json)["embedding_dim"]
-    return matrices + (2 * fields * width if model.kind == "deepfm" else 0)
+    return matrices + (2 * fields * model.options.embedding_dim if model.kind == "deepfm" else 0)
 
 
 def as_json(settings: Settings) -> str:

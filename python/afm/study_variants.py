@@ -110,19 +110,11 @@ def integers_only(bits: str) -> Variant:
     def make(study: Study, seed: int) -> afm.Model:
         base = study.base(seed)
         plan = {path: afm.LayerPlan(bits=bits) for path in study.statistics(seed).layers}
-        small = rebuilt(base, plan)
+        small = afm.make_model(base.kind, base.schema, **study.settings.model, ranks=plan).to(base.device)
         small.load_state_dict(base.state_dict())
         return study.train_on(small, seed, True)
 
     return Variant(f"{bits.upper()} alone", f"integers-{bits}", "baseline", make)
-
-
-def rebuilt(model: afm.Model, plan: dict[str, afm.LayerPlan]) -> afm.Model:
-    options = type(model).options_class.from_json(model.core.options_json)
-    fresh = afm.make_model(
-        model.kind, model.schema, **{f.name: getattr(options, f.name) for f in options.fields()}, ranks=plan
-    )
-    return fresh.to(model.device)
 
 
 def from_scratch(times: float) -> Variant:
@@ -163,14 +155,5 @@ def small_model(study: Study, options: dict) -> afm.Model:
 def trained_small(study: Study, seed: int, options: dict) -> afm.Model:
     torch.manual_seed(seed)
     model = small_model(study, options)
-    training = study.settings.training
-    afm.train(
-        model,
-        study.train_set,
-        study.valid_set,
-        seed=seed,
-        device=study.settings.device,
-        teacher=study.teachers,
-        **training,
-    )
+    study.fit(model, seed, teacher=study.teachers, **study.settings.training)
     return study.train_on(model, seed, True)
