@@ -1,4 +1,4 @@
-"""Fixtures: a small planted task, its schema and datasets."""
+"""Fixtures: a small planted task, its schema and datasets; a folder to run the command line in."""
 
 import importlib.util
 import os
@@ -13,7 +13,10 @@ if importlib.util.find_spec("afm") is None:  # neither installed nor on PYTHONPA
 import afm
 import pytest
 import torch
+from afm.cli import run
+from home import TINY, Home
 from planted import planted_dataset, small_schema
+from tables_of_clicks import click_rows, write_table
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +43,31 @@ def model(schema: afm.Schema) -> afm.DeepFM:
 @pytest.fixture
 def batch(train_set: afm.Dataset) -> afm.Batch:
     return train_set.range(0, 64)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    table = write_table(folder / "clicks.csv", click_rows(1500))
+    assert run(["prepare", str(table), "--out", str(folder / "clicks")]) == 0
+    base = ["train", str(folder / "clicks"), *TINY, "--set", "epochs=2", "--out", str(folder / "base.safetensors")]
+    assert run(base) == 0
+    return folder
+
+
+@pytest.fixture
+def home(made: Path, monkeypatch, capsys) -> Home:
+    monkeypatch.chdir(made)
+    return Home(made, capsys)
+
+
+@pytest.fixture
+def own(made: Path, tmp_path: Path, monkeypatch, capsys) -> Home:
+    """The same, in a copy that a test may spoil."""
+    for path in made.rglob("*"):
+        if path.is_file():
+            copy = tmp_path / path.relative_to(made)
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return Home(tmp_path, capsys)

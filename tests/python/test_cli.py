@@ -14,74 +14,10 @@ import afm
 import pytest
 import torch
 from afm import commands_models
-from afm.cli import run
+from home import TINY, Home
 from tables_of_clicks import click_rows, write_table
 
-TINY = ["--set", "embedding_dim=4", "--set", "hidden=16,8", "--set", "batch_size=100"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(afm.__file__).parents[1]), "FORCE_COLOR": ""}
-
-
-class Home:
-    """A folder with a dataset `clicks` and a model `base.safetensors`; runs commands in it."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture):
-        self.folder, self.capsys = folder, capsys
-
-    def path(self, name: str) -> Path:
-        return self.folder / name
-
-    def run(self, line: str, code: int = 0) -> tuple[str, str]:
-        """Standard output and error of `afm LINE`, whose exit code must be `code`."""
-        self.capsys.readouterr()
-        found = run(line.split())
-        printed = self.capsys.readouterr()
-        assert found == code, printed.err
-        return printed.out, printed.err
-
-    def json(self, line: str) -> dict:
-        return json.loads(self.run(f"{line} --json")[0])
-
-    def complaint(self, line: str, code: int = 2) -> str:
-        """The one sentence on standard error; nothing is on standard output, and no file has changed."""
-        before = files_below(self.folder)
-        out, err = self.run(line, code)
-        assert out == ""
-        last = err.splitlines()[-1]
-        assert last.startswith("afm: ") and "Traceback" not in err
-        assert files_below(self.folder) == before
-        return last
-
-
-def files_below(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("home")
-    table = write_table(folder / "clicks.csv", click_rows(1500))
-    assert run(["prepare", str(table), "--out", str(folder / "clicks")]) == 0
-    base = ["train", str(folder / "clicks"), *TINY, "--set", "epochs=2", "--out", str(folder / "base.safetensors")]
-    assert run(base) == 0
-    return folder
-
-
-@pytest.fixture
-def home(made: Path, monkeypatch, capsys) -> Home:
-    monkeypatch.chdir(made)
-    return Home(made, capsys)
-
-
-@pytest.fixture
-def own(made: Path, tmp_path: Path, monkeypatch, capsys) -> Home:
-    """The same, in a copy that a test may spoil."""
-    for path in made.rglob("*"):
-        if path.is_file():
-            copy = tmp_path / path.relative_to(made)
-            copy.parent.mkdir(exist_ok=True)
-            copy.write_bytes(path.read_bytes())
-    monkeypatch.chdir(tmp_path)
-    return Home(tmp_path, capsys)
 
 
 def equal_weights(a: Path, b: Path) -> bool:
@@ -409,21 +345,3 @@ def test_a_bug_is_exit_code_1_with_a_traceback(home: Home, monkeypatch):
     monkeypatch.setattr(afm, "evaluate", broken)
     _, err = home.run("evaluate base.safetensors clicks", code=1)
     assert "Traceback" in err and "this is a bug in libafm" in err
-
-
-COMMANDS = ["", "prepare", "train", "compress", "evaluate", "inspect", "report", "synth", "quickstart"]
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_fits_a_terminal_and_names_every_option(home: Home, command: str):
-    text = home.run(f"{command} --help")[0]
-    assert max(len(line) for line in text.splitlines()) <= 80
-    assert "..." not in text.replace("[ARGS]...", "")  # no sentence is cut
-    if command == "train":
-        for options in (afm.DeepFMOptions, afm.DCNOptions, afm.TrainOptions):
-            for field in options.fields():
-                assert f"{field.name}={field.default}" in text or f"--{field.name}" in text
-
-
-def test_the_version_is_that_of_the_package(home: Home):
-    assert home.run("--version")[0] == f"afm {afm.__version__}\n"
