@@ -1,0 +1,262 @@
+// y = act(x W' + bias) by tiles of R rows of x and P panels of W, held in registers. Included inside the anonymous
+// namespace of a file per instruction set, which defines:
+//   AFM_INLINE, Lanes (16 floats), Pair (Lanes of an even column and of the one behind it)
+//   kMaxRows, kMaxPanels   the largest tile; kMaxPanels is 1 or 2
+//   kSums                  Lanes of sums in flight that hide the latency of an addition
+//   zero, broadcast, load, load_first, store, store_first, add, subtract, mul, fma (a * b + c), relu, sum,
+//                          widen8, widen4
+
+constexpr int64_t kPanel = 16;
+constexpr int64_t kWidenInRegisters = 4;  // rows up to which integers are widened anew for each tile
+
+// Step s of a panel is 16 elements at 16 s: one column, or a pair of columns as int4.
+struct FloatPanel {
+  using Element = float;
+  static constexpr int kColumns = 1;
+  static void widen(const float* step, Lanes* columns) { columns[0] = load(step); }
+};
+
+struct Int8Panel {
+  using Element = int8_t;
+  static constexpr int kColumns = 1;
+  static void widen(const int8_t* step, Lanes* columns) { columns[0] = widen8(step); }
+};
+
+struct Int4Panel {
+  using Element = uint8_t;
+  static constexpr int kColumns = 2;
+  static void widen(const uint8_t* step, Lanes* columns) {
+    const Pair pair = widen4(step);
+    columns[0] = pair.even;
+    columns[1] = pair.odd;
+  }
+};
+
+struct Tile {
+  const void* panels = nullptr;  // of the panel's Element
+  int64_t steps = 0;             // of a panel
+  const float* x = nullptr;
+  int64_t x_stride = 0;
+  const float* scale = nullptr;  // [16 P] or null
+  const float* bias = nullptr;   // [outputs] or null
+  float* y = nullptr;
+  int64_t y_stride = 0;
+  int64_t outputs = 0;  // of a row, at most 16 P
+  bool relu = false;
+};
+
+template <class Panel, int R, int P>
+AFM_INLINE void add_step(const typename Panel::Element* panels, int64_t panel_stride, const float* x, int64_t x_stride,
+                         Lanes (&sums)[R][P]) {
+  Lanes columns[P][Panel::kColumns];
+  for (int p = 0; p < P; ++p) Panel::widen(panels + p * panel_stride, columns[p]);
+  for (int c = 0; c < Panel::kColumns; ++c) {
+    for (int r = 0; r < R; ++r) {
+      const Lanes value = broadcast(x + r * x_stride + c);
+      for (int p = 0; p < P; ++p) sums[r][p] = fma(value, columns[p][c], sums[r][p]);
+    }
+  }
+}
+
+template <int R, int P>
+AFM_INLINE void finish(const Tile& tile, const Lanes (&sums)[R][P]) {
+  for (int p = 0; p < P; ++p) {
+    const int64_t outputs = tile.outputs - kPanel * p;
+    const Lanes bias = tile.bias == nullptr ? zero() : load_first(tile.bias + kPanel * p, outputs);
+    for (int r = 0; r < R; ++r) {
+      Lanes y = sums[r][p];
+      y = tile.scale == nullptr ? add(y, bias) : fma(y, load(tile.scale + kPanel * p), bias);
+      if (tile.relu) y = relu(y);
+      store_first(tile.y + r * tile.y_stride + kPanel * p, outputs, y);
+    }
+  }
+}
+
+template <class Panel, int R, int P>
+void compute_tile(const Tile& tile) {
+  constexpr int kUnroll = R * P >= kSums ? 1 : kSums / (R * P);
+  const auto* panels = static_cast<const typename Panel::Element*>(tile.panels);
+  const int64_t panel_stride = kPanel * tile.steps;
+  Lanes sums[kUnroll][R][P];
+  for (auto& by_row : sums) {
+    for (auto& by_panel : by_row) {
+      for (Lanes& one : by_panel) one = zero();
+    }
+  }
+  int64_t s = 0;
+  for (; s + kUnroll <= tile.steps; s += kUnroll) {
+    for (int u = 0; u < kUnroll; ++u) {
+      add_step<Panel, R, P>(panels + kPanel * (s + u), panel_stride, tile.x + Panel::kColumns * (s + u), tile.x_stride,
+                            sums[u]);
+    }
+  }
+  for (; s < tile.steps; ++s) {
+    add_step<Panel, R, P>(panels + kPanel * s, panel_stride, tile.x + Panel::kColumns * s, tile.x_stride, sums[0]);
+  }
+  for (int u = 1; u < kUnroll; ++u) {
+    for (int r = 0; r < R; ++r) {
+      for (int p = 0; p < P; ++p) sums[0][r][p] = add(sums[0][r][p], sums[u][r][p]);
+    }
+  }
+  finish<R, P>(tile, sums[0]);
+}
+
+// Tiles of 1 .. MaxRows rows.
+template <class Panel, int P, int MaxRows>
+void compute_rows(const Tile& tile, int64_t rows) {
+  if constexpr (MaxRows > 1) {
+    if (rows < MaxRows) return compute_rows<Panel, P, MaxRows - 1>(tile, rows);
+  }
+  compute_tile<Panel, MaxRows, P>(tile);
+}
+
+// All rows for P panels: tiles of nearly equal height, since a tile of few rows does not fill the processor.
+template <class Panel, int P, int MaxRows>
+void compute_panels(Tile tile, int64_t rows) {
+  for (int64_t tiles = (rows + MaxRows - 1) / MaxRows; tiles > 0; --tiles) {
+    const int64_t height = (rows + tiles - 1) / tiles;
+    compute_rows<Panel, P, MaxRows>(tile, height);
+    tile.x += height * tile.x_stride;
+    tile.y += height * tile.y_stride;
+    rows -= height;
+  }
+}
+
+template <class Panel, int MaxRows>
+void compute_panels(const Tile& tile, int64_t panels, int64_t rows) {
+  if constexpr (kMaxPanels == 2) {
+    if (panels == 2) return compute_panels<Panel, 2, MaxRows>(tile, rows);
+  }
+  compute_panels<Panel, 1, MaxRows>(tile, rows);
+}
+
+int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+Tile tile_of(const PackedMatrix& matrix, const LinearCall& call, int64_t first_row, int64_t first_panel) {
+  const int64_t output = kPanel * first_panel;
+  Tile tile;
+  tile.steps = matrix.bits == Bits::kInt4 ? (matrix.columns + 1) / 2 : matrix.columns;
+  tile.x = call.x + first_row * call.x_stride;
+  tile.x_stride = call.x_stride;
+  tile.scale = matrix.row_scale == nullptr ? nullptr : matrix.row_scale + output;
+  tile.bias = call.bias == nullptr ? nullptr : call.bias + output;
+  tile.y = call.y + first_row * call.y_stride + output;
+  tile.y_stride = call.y_stride;
+  tile.outputs = smaller(matrix.rows - output, kPanel * kMaxPanels);
+  tile.relu = call.relu;
+  return tile;
+}
+
+template <class Panel>
+const typename Panel::Element* panel_of(const PackedMatrix& matrix, int64_t steps, int64_t panel) {
+  return static_cast<const typename Panel::Element*>(matrix.elements) + kPanel * steps * panel;
+}
+
+// x times the scales of the columns, with a zero behind each row for the second half of a last int4 pair.
+const float* scaled_rows(const PackedMatrix& matrix, const LinearCall& call) {
+  const int64_t stride = matrix.columns + 1;
+  for (int64_t r = 0; r < call.rows; ++r) {
+    const float* from = call.x + r * call.x_stride;
+    float* to = call.scratch + r * stride;
+    for (int64_t j = 0; j < matrix.columns; ++j) {
+      to[j] = matrix.column_scale == nullptr ? from[j] : from[j] * matrix.column_scale[j];
+    }
+    to[matrix.columns] = 0;
+  }
+  return call.scratch;
+}
+
+template <class Panel>
+void few_rows(const PackedMatrix& matrix, const LinearCall& call) {
+  constexpr int kMaxFewRows = kWidenInRegisters < kMaxRows ? kWidenInRegisters : kMaxRows;
+  const bool copied = matrix.column_scale != nullptr || (Panel::kColumns == 2 && matrix.columns % 2 == 1);
+  const float* x = copied ? scaled_rows(matrix, call) : call.x;
+  const int64_t panels = (matrix.rows + kPanel - 1) / kPanel;
+  for (int64_t p = 0; p < panels; p += kMaxPanels) {
+    Tile tile = tile_of(matrix, call, 0, p);
+    tile.panels = panel_of<Panel>(matrix, tile.steps, p);
+    tile.x = x;
+    if (copied) tile.x_stride = matrix.columns + 1;
+    compute_panels<Panel, kMaxFewRows>(tile, smaller(panels - p, kMaxPanels), call.rows);
+  }
+}
+
+// A panel as floats, times the scales of the columns.
+template <class Panel>
+void widen_panel(const PackedMatrix& matrix, int64_t steps, int64_t panel, float* to) {
+  const typename Panel::Element* from = panel_of<Panel>(matrix, steps, panel);
+  for (int64_t s = 0; s < steps; ++s) {
+    Lanes columns[Panel::kColumns];
+    Panel::widen(from + kPanel * s, columns);
+    for (int c = 0; c < Panel::kColumns; ++c) {
+      const int64_t j = Panel::kColumns * s + c;
+      if (matrix.column_scale != nullptr && j < matrix.columns) {
+        columns[c] = mul(columns[c], broadcast(matrix.column_scale + j));
+      }
+      if (j < matrix.columns) store(to + kPanel * j, columns[c]);
+    }
+  }
+}
+
+// A block of rows, small enough to stay in the cache with one pair of panels, passes by all panels.
+template <class Panel>
+void many_rows(const PackedMatrix& matrix, const LinearCall& call) {
+  const int64_t panels = (matrix.rows + kPanel - 1) / kPanel;
+  for (int64_t first = 0; first < call.rows; first += kLinearRows) {
+    const int64_t rows = smaller(call.rows - first, kLinearRows);
+    for (int64_t p = 0; p < panels; p += kMaxPanels) {
+      const int64_t count = smaller(panels - p, kMaxPanels);
+      Tile tile = tile_of(matrix, call, first, p);
+      if constexpr (Panel::kColumns == 1 && sizeof(typename Panel::Element) == sizeof(float)) {
+        tile.panels = panel_of<Panel>(matrix, tile.steps, p);
+      } else {
+        for (int64_t one = 0; one < count; ++one) {
+          widen_panel<Panel>(matrix, tile.steps, p + one, call.scratch + kPanel * matrix.columns * one);
+        }
+        tile.panels = call.scratch;
+        tile.steps = matrix.columns;
+      }
+      compute_panels<FloatPanel, kMaxRows>(tile, count, rows);
+    }
+  }
+}
+
+float dot(const float* a, const float* b, int64_t n) {
+  Lanes sums[2] = {zero(), zero()};
+  int64_t i = 0;
+  for (; i + 2 * kPanel <= n; i += 2 * kPanel) {
+    sums[0] = fma(load(a + i), load(b + i), sums[0]);
+    sums[1] = fma(load(a + i + kPanel), load(b + i + kPanel), sums[1]);
+  }
+  for (; i < n; i += kPanel) sums[0] = fma(load_first(a + i, n - i), load_first(b + i, n - i), sums[0]);
+  return sum(add(sums[0], sums[1]));
+}
+
+void row_major_linear(const PackedMatrix& matrix, const LinearCall& call) {
+  const auto* weights = static_cast<const float*>(matrix.elements);
+  const int64_t stride = (matrix.columns + kPanel - 1) / kPanel * kPanel;
+  for (int64_t r = 0; r < call.rows; ++r) {
+    for (int64_t i = 0; i < matrix.rows; ++i) {
+      float y = dot(call.x + r * call.x_stride, weights + i * stride, matrix.columns);
+      if (call.bias != nullptr) y += call.bias[i];
+      call.y[r * call.y_stride + i] = call.relu && y < 0 ? 0 : y;
+    }
+  }
+}
+
+template <class Panel>
+void integer_linear(const PackedMatrix& matrix, const LinearCall& call) {
+  call.rows <= kWidenInRegisters ? few_rows<Panel>(matrix, call) : many_rows<Panel>(matrix, call);
+}
+
+void linear(const PackedMatrix& matrix, const LinearCall& call) {
+  if (matrix.row_major) return row_major_linear(matrix, call);
+  switch (matrix.bits) {
+    case Bits::kFloat:
+      return many_rows<FloatPanel>(matrix, call);
+    case Bits::kInt8:
+      return integer_linear<Int8Panel>(matrix, call);
+    case Bits::kInt4:
+      return integer_linear<Int4Panel>(matrix, call);
+  }
+}

@@ -1,0 +1,84 @@
+#include "libafm/serve/kernel_tables.h"
+
+#define AFM_INLINE inline __attribute__((always_inline))
+
+namespace afm::serve {
+namespace {
+
+// Four registers of four floats: what every processor has, SSE2 and NEON among them.
+using Quad = float __attribute__((vector_size(16), aligned(4), may_alias));
+struct Lanes {
+  Quad part[4];
+};
+struct Pair {
+  Lanes even, odd;
+};
+
+constexpr int kMaxRows = 3, kMaxPanels = 1, kSums = 2;
+
+AFM_INLINE Lanes zero() { return {}; }
+AFM_INLINE Lanes broadcast(const float* x) {
+  const Quad quad = {*x, *x, *x, *x};
+  return {{quad, quad, quad, quad}};
+}
+AFM_INLINE Lanes load(const float* from) {
+  Lanes lanes;
+  for (int q = 0; q < 4; ++q) lanes.part[q] = *reinterpret_cast<const Quad*>(from + 4 * q);
+  return lanes;
+}
+AFM_INLINE void store(float* to, const Lanes& lanes) {
+  for (int q = 0; q < 4; ++q) *reinterpret_cast<Quad*>(to + 4 * q) = lanes.part[q];
+}
+AFM_INLINE Lanes load_first(const float* from, int64_t count) {
+  if (count >= 16) return load(from);
+  float lanes[16] = {};
+  for (int64_t i = 0; i < count; ++i) lanes[i] = from[i];
+  return load(lanes);
+}
+AFM_INLINE void store_first(float* to, int64_t count, const Lanes& lanes) {
+  if (count >= 16) return store(to, lanes);
+  float all[16];
+  store(all, lanes);
+  for (int64_t i = 0; i < count; ++i) to[i] = all[i];
+}
+AFM_INLINE Lanes add(const Lanes& a, const Lanes& b) {
+  return {{a.part[0] + b.part[0], a.part[1] + b.part[1], a.part[2] + b.part[2], a.part[3] + b.part[3]}};
+}
+AFM_INLINE Lanes subtract(const Lanes& a, const Lanes& b) {
+  return {{a.part[0] - b.part[0], a.part[1] - b.part[1], a.part[2] - b.part[2], a.part[3] - b.part[3]}};
+}
+AFM_INLINE Lanes mul(const Lanes& a, const Lanes& b) {
+  return {{a.part[0] * b.part[0], a.part[1] * b.part[1], a.part[2] * b.part[2], a.part[3] * b.part[3]}};
+}
+AFM_INLINE Lanes fma(const Lanes& a, const Lanes& b, const Lanes& c) { return add(mul(a, b), c); }
+AFM_INLINE Lanes relu(const Lanes& a) {
+  Lanes lanes;
+  for (int q = 0; q < 4; ++q) lanes.part[q] = a.part[q] < 0 ? Quad{} : a.part[q];
+  return lanes;
+}
+AFM_INLINE float sum(const Lanes& a) {
+  const Quad quad = (a.part[0] + a.part[1]) + (a.part[2] + a.part[3]);
+  return (quad[0] + quad[1]) + (quad[2] + quad[3]);
+}
+AFM_INLINE Lanes widen8(const int8_t* codes) {
+  float lanes[16];
+  for (int i = 0; i < 16; ++i) lanes[i] = codes[i];
+  return load(lanes);
+}
+AFM_INLINE Pair widen4(const uint8_t* codes) {
+  float even[16], odd[16];
+  for (int i = 0; i < 16; ++i) {
+    even[i] = static_cast<float>(((codes[i] & 15) ^ 8) - 8);
+    odd[i] = static_cast<float>(static_cast<int8_t>(codes[i]) >> 4);
+  }
+  return {load(even), load(odd)};
+}
+
+#include "libafm/serve/kernels_linear.inl"
+#include "libafm/serve/kernels_rows.inl"
+
+}  // namespace
+
+const Kernels& kernels_portable() { return kTable; }
+
+}  // namespace afm::serve

@@ -1,0 +1,145 @@
+#include <cstring>
+#include <new>
+
+#include "libafm/serve/kernels.h"
+
+namespace afm::serve {
+namespace {
+
+constexpr int64_t kPanel = 16;
+constexpr int64_t kRowMajorRows = 4;
+constexpr std::align_val_t kAlignment{64};
+
+int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+// Element (row, column) of the file, as it is stored: a float, or a code.
+class Elements {
+ public:
+  explicit Elements(const MatrixSource& source) : source_(source) {}
+
+  float number(int64_t row, int64_t column) const {
+    const int64_t index = row * source_.columns + column;
+    if (source_.bits != Bits::kFloat) return static_cast<float>(code(row, column));
+    float value;
+    std::memcpy(&value, static_cast<const char*>(source_.elements) + index * static_cast<int64_t>(sizeof(float)),
+                sizeof(float));
+    return value;
+  }
+
+  int code(int64_t row, int64_t column) const {
+    const int64_t index = row * source_.columns + column;
+    if (source_.bits == Bits::kInt8) return static_cast<const int8_t*>(source_.elements)[index];
+    const int byte = static_cast<const uint8_t*>(source_.elements)[index / 2];
+    const int four = index % 2 == 0 ? byte & 15 : byte >> 4;
+    return four < 8 ? four : four - 16;
+  }
+
+  float value(int64_t row, int64_t column) const {
+    float value = number(row, column);
+    if (source_.row_scale != nullptr) value *= source_.row_scale[row];
+    if (source_.column_scale != nullptr) value *= source_.column_scale[column];
+    return value;
+  }
+
+ private:
+  const MatrixSource& source_;
+};
+
+int64_t element_bytes(const MatrixSource& source, bool row_major) {
+  const int64_t float_bytes = static_cast<int64_t>(sizeof(float));
+  if (row_major) return source.rows * round_up(source.columns, kPanel) * float_bytes;
+  const int64_t panels = round_up(source.rows, kPanel);
+  switch (source.bits) {
+    case Bits::kFloat:
+      return panels * source.columns * float_bytes;
+    case Bits::kInt8:
+      return panels * source.columns;
+    case Bits::kInt4:
+      return panels * ((source.columns + 1) / 2);
+  }
+  return 0;
+}
+
+void pack_row_major(const MatrixSource& source, float* to) {
+  const Elements from(source);
+  const int64_t stride = round_up(source.columns, kPanel);
+  for (int64_t i = 0; i < source.rows; ++i) {
+    for (int64_t j = 0; j < source.columns; ++j) to[i * stride + j] = from.value(i, j);
+  }
+}
+
+void pack_floats(const MatrixSource& source, float* to) {
+  const Elements from(source);
+  for (int64_t i = 0; i < source.rows; ++i) {
+    float* panel = to + i / kPanel * kPanel * source.columns + i % kPanel;
+    for (int64_t j = 0; j < source.columns; ++j) panel[kPanel * j] = from.value(i, j);
+  }
+}
+
+void pack_bytes(const MatrixSource& source, int8_t* to) {
+  const Elements from(source);
+  for (int64_t i = 0; i < source.rows; ++i) {
+    int8_t* panel = to + i / kPanel * kPanel * source.columns + i % kPanel;
+    for (int64_t j = 0; j < source.columns; ++j) panel[kPanel * j] = static_cast<int8_t>(from.code(i, j));
+  }
+}
+
+void pack_nibbles(const MatrixSource& source, uint8_t* to) {
+  const Elements from(source);
+  const int64_t pairs = (source.columns + 1) / 2;
+  for (int64_t i = 0; i < source.rows; ++i) {
+    uint8_t* panel = to + i / kPanel * kPanel * pairs + i % kPanel;
+    for (int64_t j = 0; j < source.columns; ++j) {
+      panel[kPanel * (j / 2)] |= static_cast<uint8_t>((from.code(i, j) & 15) << (j % 2 == 0 ? 0 : 4));
+    }
+  }
+}
+
+void pack(const MatrixSource& source, bool row_major, void* to) {
+  if (row_major) return pack_row_major(source, static_cast<float*>(to));
+  switch (source.bits) {
+    case Bits::kFloat:
+      return pack_floats(source, static_cast<float*>(to));
+    case Bits::kInt8:
+      return pack_bytes(source, static_cast<int8_t*>(to));
+    case Bits::kInt4:
+      return pack_nibbles(source, static_cast<uint8_t*>(to));
+  }
+}
+
+}  // namespace
+
+void Matrix::Free::operator()(std::byte* memory) const { ::operator delete(memory, kAlignment); }
+
+Matrix::Matrix(const MatrixSource& source) {
+  const auto scale_bytes = [](int64_t n) { return round_up(n * static_cast<int64_t>(sizeof(float)), 64); };
+  packed_ = {
+      .bits = source.bits, .row_major = source.rows <= kRowMajorRows, .rows = source.rows, .columns = source.columns};
+  if (packed_.row_major) packed_.bits = Bits::kFloat;
+  const bool scaled = packed_.bits != Bits::kFloat;  // floats have their scales multiplied in
+  const int64_t weights = round_up(element_bytes(source, packed_.row_major), 64);
+  const int64_t by_row = scaled && source.row_scale != nullptr ? scale_bytes(round_up(source.rows, kPanel)) : 0;
+  const int64_t by_column = scaled && source.column_scale != nullptr ? scale_bytes(source.columns) : 0;
+  bytes_ = weights + by_row + by_column;
+  memory_.reset(static_cast<std::byte*>(::operator new(static_cast<std::size_t>(bytes_), kAlignment)));
+  std::memset(memory_.get(), 0, static_cast<std::size_t>(bytes_));
+
+  pack(source, packed_.row_major, memory_.get());
+  packed_.elements = memory_.get();
+  if (by_row > 0) {
+    std::memcpy(memory_.get() + weights, source.row_scale, static_cast<std::size_t>(source.rows) * sizeof(float));
+    packed_.row_scale = reinterpret_cast<const float*>(memory_.get() + weights);
+  }
+  if (by_column > 0) {
+    std::byte* to = memory_.get() + weights + by_row;
+    std::memcpy(to, source.column_scale, static_cast<std::size_t>(source.columns) * sizeof(float));
+    packed_.column_scale = reinterpret_cast<const float*>(to);
+  }
+}
+
+int64_t Matrix::scratch_floats() const {
+  // Two panels as floats, or four rows of x, of an even number of columns, times the scales of the columns.
+  return packed_.bits == Bits::kFloat ? 0 : 2 * kPanel * (packed_.columns + 1);
+}
+
+}  // namespace afm::serve
