@@ -1,0 +1,55 @@
+// Compiled with -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma; runs where best_simd() finds these.
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12's own header starts undefined registers from themselves
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+#include <immintrin.h>
+
+#include "libafm/serve/kernel_tables.h"
+
+#define AFM_INLINE inline __attribute__((always_inline))
+
+namespace afm::serve {
+namespace {
+
+using Lanes = __m512;
+struct Pair {
+  Lanes even, odd;
+};
+
+// 24 of 32 registers are sums, two are weights.
+constexpr int kMaxRows = 12, kMaxPanels = 2, kSums = 8;
+
+AFM_INLINE Lanes zero() { return _mm512_setzero_ps(); }
+AFM_INLINE Lanes broadcast(const float* x) { return _mm512_set1_ps(*x); }
+AFM_INLINE Lanes load(const float* from) { return _mm512_loadu_ps(from); }
+AFM_INLINE void store(float* to, Lanes lanes) { _mm512_storeu_ps(to, lanes); }
+AFM_INLINE __mmask16 first(int64_t count) { return static_cast<__mmask16>(count >= 16 ? 0xFFFF : (1U << count) - 1); }
+AFM_INLINE Lanes load_first(const float* from, int64_t count) { return _mm512_maskz_loadu_ps(first(count), from); }
+AFM_INLINE void store_first(float* to, int64_t count, Lanes lanes) { _mm512_mask_storeu_ps(to, first(count), lanes); }
+AFM_INLINE Lanes add(Lanes a, Lanes b) { return _mm512_add_ps(a, b); }
+AFM_INLINE Lanes subtract(Lanes a, Lanes b) { return _mm512_sub_ps(a, b); }
+AFM_INLINE Lanes mul(Lanes a, Lanes b) { return _mm512_mul_ps(a, b); }
+AFM_INLINE Lanes fma(Lanes a, Lanes b, Lanes c) { return _mm512_fmadd_ps(a, b, c); }
+AFM_INLINE Lanes relu(Lanes a) { return _mm512_max_ps(zero(), a); }  // in this order NaN stays NaN
+AFM_INLINE float sum(Lanes a) { return _mm512_reduce_add_ps(a); }
+AFM_INLINE Lanes widen8(const int8_t* codes) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes))));
+}
+// A permutation looks only at the low four bits of an index: it is the conversion.
+AFM_INLINE Pair widen4(const uint8_t* codes) {
+  const Lanes values = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
+  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
+  return {_mm512_permutexvar_ps(bytes, values), _mm512_permutexvar_ps(_mm512_srli_epi32(bytes, 4), values)};
+}
+
+#include "libafm/serve/kernels_linear.inl"
+#include "libafm/serve/kernels_rows.inl"
+
+}  // namespace
+
+const Kernels& kernels_avx512() { return kTable; }
+
+}  // namespace afm::serve
