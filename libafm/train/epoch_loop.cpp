@@ -10,6 +10,7 @@
 #include "libafm/core/fail.h"
 #include "libafm/metrics/scores.h"
 #include "libafm/nn/model_file.h"
+#include "libafm/train/adam.h"
 #include "libafm/train/check_options.h"
 #include "libafm/train/loss.h"
 #include "libafm/train/parameter_groups.h"
@@ -68,7 +69,7 @@ EpochLoop::EpochLoop(Model& model, const Dataset& train_set, const Dataset& vali
       click_rate_(train_set_.click_rate()),
       identity_(identity_of(model, train_set, valid_set, options)),
       stream_(train_set_, batch_options(options, train_set.size())),
-      optimizer_(parameter_groups(moved(model, device_), options.embedding_l2, options.mlp_l2)),
+      optimizer_(std::make_unique<Adam>(parameter_groups(moved(model, device_), options.embedding_l2, options.mlp_l2))),
       loss_sum_(at::zeros({}, at::TensorOptions(device_).dtype(at::kDouble))) {
   position_.learning_rate = options.learning_rate;
   torch::manual_seed(static_cast<uint64_t>(options.seed));
@@ -119,7 +120,7 @@ void EpochLoop::run_batches() {
 }
 
 void EpochLoop::step(const Batch& batch) {
-  optimizer_.zero_grad();
+  optimizer_->zero_grad();
   const at::Tensor logits = model_.forward(batch);
   check_logits(model_, logits, batch.rows());
   at::Tensor loss = logloss_of(logits, batch.label);
@@ -128,7 +129,7 @@ void EpochLoop::step(const Batch& batch) {
     loss = loss + teaching_loss(options_, logits, targets, batch.label, click_rate_);
   }
   loss.backward();
-  optimizer_.step(learning_rate_of(position_.batch));
+  optimizer_->step(learning_rate_of(position_.batch));
   const torch::NoGradGuard no_grad;
   loss_sum_.add_(loss.detach(), batch.rows());
 }
@@ -152,6 +153,7 @@ void EpochLoop::check_loss() {
 }
 
 EpochRecord EpochLoop::validated(double train_loss) {
+  optimizer_->flush();
   const Scores scores = score(model_, valid_set_, {});
   if (!scores.logits.isfinite().all().item<bool>()) {
     fail<Error>("the validation logits after epoch {} are not finite; lower TrainOptions.learning_rate",
@@ -207,7 +209,7 @@ void EpochLoop::save() {
                   {.position = position_,
                    .model = state_of(model_),
                    .best = best_,
-                   .optimizer = optimizer_.state(),
+                   .optimizer = optimizer_->state(),
                    .random = random_state(device_),
                    .loss_sum = loss_sum_});
   save_watch_ = Stopwatch();
@@ -234,7 +236,7 @@ void EpochLoop::take_over(const Checkpoint& checkpoint) {
   load_state(model_, checkpoint.best, where);
   keep_best();
   load_state(model_, checkpoint.model, where);
-  optimizer_.load_state(checkpoint.optimizer, where);
+  optimizer_->load_state(checkpoint.optimizer, where);
   set_random_state(checkpoint.random, device_, where);
   loss_sum_.copy_(checkpoint.loss_sum);
   position_ = checkpoint.position;

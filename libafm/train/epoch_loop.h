@@ -3,13 +3,12 @@
 // Private: one run of train(), its options checked.
 
 #include <cstdint>
-#include <filesystem>
-#include <string>
+#include <memory>
 
 #include "libafm/core/tensors.h"
 #include "libafm/data/batch_stream.h"
-#include "libafm/train/adam.h"
 #include "libafm/train/checkpoint.h"
+#include "libafm/train/optimizer.h"
 #include "libafm/train/stopwatch.h"
 #include "libafm/train/trainer.h"
 
@@ -53,7 +52,7 @@ class EpochLoop {
   double click_rate_;          // of the training set
   RunIdentity identity_;
   BatchStream stream_;
-  Adam optimizer_;
+  std::unique_ptr<Optimizer> optimizer_;
   RunPosition position_;
   TensorMap best_;
   at::Tensor loss_sum_;  // on the device: reading it each batch would make a GPU wait

@@ -6,7 +6,7 @@
 
 #include <torch/nn/module.h>
 
-#include "libafm/train/adam.h"
+#include "libafm/train/optimizer.h"
 
 namespace afm {
 
