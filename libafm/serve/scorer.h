@@ -25,6 +25,8 @@ namespace afm::serve {
 struct Value;          // one raw value of a request: libafm/serve/request.h
 class RequestEncoder;  // raw values to ids: libafm/serve/request.h
 class CandidateScorer;
+struct ScorerState;     // private
+struct CandidateState;  // private
 
 struct ScorerOptions {
   // The instructions to use, none = the best that this processor has. One that it lacks is a std::invalid_argument.
@@ -68,9 +70,7 @@ class Scorer {
   int64_t prepared_bytes() const;  // memory of the weights that do not stay in the file
 
  private:
-  struct State;
-  friend class CandidateScorer;
-  std::shared_ptr<const State> state_;
+  std::shared_ptr<const ScorerState> state_;
 };
 
 // Scores many items for one user. The user's share of the first layer, of the first-order terms and of the interaction
@@ -92,9 +92,8 @@ class CandidateScorer {
   int64_t item_dense() const;  // Q - Q_u
 
  private:
-  struct State;
   friend class Scorer;
-  std::shared_ptr<const State> state_;
+  std::shared_ptr<const CandidateState> state_;
 };
 
 }  // namespace afm::serve

@@ -1,0 +1,217 @@
+#include "libafm/serve/features.h"
+
+#include <algorithm>
+
+#include "libafm/core/error.h"
+#include "libafm/core/fail.h"
+
+namespace afm::serve {
+namespace {
+
+constexpr int32_t kEmptySlot = -1;
+
+// One block of rows on its way through the fields.
+struct Reading {
+  const Kernels& kernels;
+  const Features& features;
+  const FeatureRows& input;
+  float* x;
+  int64_t stride;
+  float* terms;
+};
+
+// The mean over the filled slots, zero when there are none. Returns how many are filled.
+int64_t read_mean(const Reading& reading, const Field& field, int64_t row, float* values, float* one) {
+  const int32_t* ids = reading.input.ids + row * reading.features.slots + field.slot;
+  const int64_t width = field.table.width;
+  std::fill_n(values, width, 0.0F);
+  int64_t filled = 0;
+  float wide = 0;
+  for (int64_t slot = 0; slot < field.slots; ++slot) {
+    if (ids[slot] == kEmptySlot) continue;
+    reading.kernels.gather(field.table, ids + slot, 1, 1, one, width, &wide);
+    for (int64_t c = 0; c < width; ++c) values[c] += one[c];
+    ++filled;
+  }
+  if (filled == 0) return 0;
+  const float share = 1.0F / static_cast<float>(filled);
+  for (int64_t c = 0; c < width; ++c) values[c] *= share;
+  reading.terms[row] += wide * share;
+  return filled;
+}
+
+bool is_filled(const Reading& reading, const Field& field, int64_t row) {
+  const int32_t* ids = reading.input.ids + row * reading.features.slots + field.slot;
+  return std::any_of(ids, ids + field.slots, [](int32_t id) { return id != kEmptySlot; });
+}
+
+// The stored values of a field for all rows.
+void read_stored(const Reading& reading, const Field& field, float* values, int64_t stride, float* one) {
+  const FeatureRows& input = reading.input;
+  if (!field.multi) {
+    reading.kernels.gather(field.table, input.ids + field.slot, reading.features.slots, input.rows, values, stride,
+                           reading.terms);
+    return;
+  }
+  for (int64_t r = 0; r < input.rows; ++r) read_mean(reading, field, r, values + r * stride, one);
+}
+
+// x = offset + basis' z by rows. A joint wide weight is decoded behind the last value, where the next field, the dense
+// features or nothing will come; it is taken from there at once.
+void decode(const Reading& reading, const Field& field, const float* latents, int64_t stride, float* linear_scratch) {
+  const Features& features = reading.features;
+  float* x = reading.x + field.column;
+  const int64_t decoded = static_cast<int64_t>(field.offset.size());
+  if (field.table.width == 0) {
+    for (int64_t r = 0; r < reading.input.rows; ++r) std::copy_n(field.offset.data(), decoded, x + r * reading.stride);
+  } else {
+    reading.kernels.linear(field.decoder.packed(), {.x = latents,
+                                                    .x_stride = stride,
+                                                    .rows = reading.input.rows,
+                                                    .bias = field.offset.data(),
+                                                    .y = x,
+                                                    .y_stride = reading.stride,
+                                                    .scratch = linear_scratch});
+  }
+  for (int64_t r = 0; field.multi && r < reading.input.rows; ++r) {
+    if (!is_filled(reading, field, r)) std::fill_n(x + r * reading.stride, decoded, 0.0F);
+  }
+  for (int64_t r = 0; features.joint && r < reading.input.rows; ++r) {
+    reading.terms[r] += x[r * reading.stride + features.dim];
+  }
+}
+
+void read_fields(const Reading& reading, Scratch scratch) {
+  const Features& features = reading.features;
+  float* one = scratch.take(features.widest);
+  if (!features.expands) {
+    for (const Field& field : features.fields) {
+      float* x = reading.x + field.column;
+      read_stored(reading, field, x, reading.stride, one);
+      for (int64_t r = 0; field.presence && r < reading.input.rows; ++r) {
+        x[r * reading.stride + field.table.width] = is_filled(reading, field, r) ? 1.0F : 0.0F;
+      }
+    }
+    return;
+  }
+  const int64_t stride = Scratch::padded(features.widest);
+  float* latents = scratch.take(kLinearRows * stride);
+  for (const Field& field : features.fields) {
+    read_stored(reading, field, latents, stride, one);
+    decode(reading, field, latents, stride, scratch.take(0));
+  }
+}
+
+void add_decoded_pairs(const Reading& reading, const Share& share, Scratch scratch) {
+  const Features& features = reading.features;
+  const int64_t dim = features.dim, stride = Scratch::padded(dim), rows = reading.input.rows;
+  if (features.id_width == 0) {  // the share alone, whose own part is in its constant
+    if (share.pairs == nullptr) return;
+    const float own = 0.5F * reading.kernels.dot(share.pairs, share.pairs, dim);
+    for (int64_t r = 0; r < rows; ++r) reading.terms[r] += own;
+    return;
+  }
+  float* sums = scratch.take(kLinearRows * stride);
+  reading.kernels.linear(features.interaction_basis.packed(), {.x = reading.x,
+                                                               .x_stride = reading.stride,
+                                                               .rows = rows,
+                                                               .bias = share.pairs,
+                                                               .y = sums,
+                                                               .y_stride = stride,
+                                                               .scratch = scratch.take(0)});
+  for (int64_t r = 0; r < rows; ++r) {
+    reading.terms[r] += 0.5F * reading.kernels.dot(sums + r * stride, sums + r * stride, dim);
+  }
+  reading.kernels.subtract_own(reading.x, reading.stride, rows, features.ranks.data(),
+                               static_cast<int64_t>(features.ranks.size()), features.grams.data(), reading.terms);
+}
+
+void add_pairs(const Reading& reading, const Share& share, Scratch scratch) {
+  const Features& features = reading.features;
+  const int64_t rows = reading.input.rows;
+  float* begin = reading.x - features.carried;
+  if (share.pairs != nullptr) {
+    for (int64_t r = 0; r < rows; ++r) std::copy_n(share.pairs, features.carried, begin + r * reading.stride);
+  }
+  switch (features.pairs) {
+    case Pairs::kNone:
+      return;
+    case Pairs::kValues:
+      return reading.kernels.factorization_machine(begin, reading.stride, rows,
+                                                   (features.carried + features.id_width) / features.dim, features.dim,
+                                                   scratch.take(features.dim), reading.terms);
+    case Pairs::kLatents:
+      return reading.kernels.prefix_machine(begin, reading.stride, rows, features.ranks.data(),
+                                            static_cast<int64_t>(features.ranks.size()), scratch.take(features.widest),
+                                            reading.terms);
+    case Pairs::kDecoded:
+      return add_decoded_pairs(reading, share, scratch);
+  }
+}
+
+}  // namespace
+
+void check_ids(const Features& features, const FeatureRows& input) {
+  const int64_t slots = features.slots;
+  const auto is_wrong = [&](const int32_t* row, int64_t s) {
+    return row[s] < features.lowest[static_cast<std::size_t>(s)] ||
+           row[s] > features.highest[static_cast<std::size_t>(s)];
+  };
+  for (int64_t r = 0; r < input.rows; ++r) {
+    const int32_t* row = input.ids + r * slots;
+    bool wrong = false;
+    for (int64_t s = 0; s < slots; ++s) wrong |= is_wrong(row, s);
+    if (!wrong) [[likely]]
+      continue;
+    int64_t s = 0;
+    while (!is_wrong(row, s)) ++s;
+    std::size_t j = 0;
+    while (s >= features.fields[j].slot + features.fields[j].slots) ++j;
+    fail<DataError>("field '{}' has id {}, its ids are 0 to {}", features.names[j], row[s],
+                    features.highest[static_cast<std::size_t>(s)]);
+  }
+}
+
+int64_t feature_scratch(const Features& features) {
+  const int64_t one = Scratch::padded(features.widest);
+  const int64_t of_fields = one + (features.expands ? kLinearRows * one : 0);
+  const int64_t of_pairs = std::max(one, Scratch::padded(features.dim) * kLinearRows);
+  return std::max(of_fields, of_pairs) + Scratch::padded(features.linear_scratch);
+}
+
+void read_features(const Kernels& kernels, const Features& features, const FeatureRows& input, const Share& share,
+                   float* x, int64_t stride, float* terms, Scratch scratch) {
+  const Reading reading{kernels, features, input, x, stride, terms};
+  std::fill_n(terms, input.rows, share.constant);
+  read_fields(reading, scratch);
+  for (int64_t r = 0; r < input.rows && features.dense > 0; ++r) {
+    std::copy_n(input.dense + r * features.dense, features.dense, x + r * stride + features.id_width);
+  }
+  const auto linear = static_cast<int64_t>(features.linear.size());
+  for (int64_t r = 0; r < input.rows && linear > 0; ++r) {
+    terms[r] += kernels.dot(x + r * stride + features.linear_begin, features.linear.data(), linear);
+  }
+  add_pairs(reading, share, scratch);
+}
+
+void sum_fields(const Kernels& kernels, const Features& features, const float* x, float* sum, Scratch scratch) {
+  if (features.pairs == Pairs::kDecoded) {
+    std::fill_n(sum, features.dim, 0.0F);
+    if (features.id_width == 0) return;
+    kernels.linear(features.interaction_basis.packed(), {.x = x,
+                                                         .x_stride = features.id_width,
+                                                         .rows = 1,
+                                                         .y = sum,
+                                                         .y_stride = features.dim,
+                                                         .scratch = scratch.take(0)});
+    return;
+  }
+  std::fill_n(sum, features.sum_width, 0.0F);
+  for (const Field& field : features.fields) {
+    const int64_t width =
+        features.pairs == Pairs::kValues ? features.dim : field.table.width + (field.presence ? 1 : 0);
+    kernels.axpy(1.0F, x + field.column, sum, width);
+  }
+}
+
+}  // namespace afm::serve
