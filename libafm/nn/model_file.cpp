@@ -1,6 +1,9 @@
 #include "libafm/nn/model_file.h"
 
+#include <algorithm>
+#include <array>
 #include <charconv>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -11,6 +14,7 @@
 #include "libafm/core/error.h"
 #include "libafm/core/fail.h"
 #include "libafm/core/version.h"
+#include "libafm/nn/golden_rows.h"
 #include "libafm/nn/integer_state.h"
 #include "libafm/nn/layer.h"
 
@@ -86,6 +90,33 @@ void check_state(const TensorMap& targets, const TensorMap& state, std::string_v
   if (!problems.empty()) fail<FormatError>("the tensors of {} do not fit the model; {}", where, problems);
 }
 
+// What a file holds beside the tensors of the model.
+constexpr std::array<std::string_view, 2> kCompanions = {kGoldenPrefix, "vocabulary."};
+
+bool is_companion(std::string_view name) {
+  return std::ranges::any_of(kCompanions, [&](std::string_view prefix) { return name.starts_with(prefix); });
+}
+
+TensorMap tensors_of_file(const Model& model) {
+  TensorMap tensors = stored_state_of(model);
+  for (const auto& [name, tensor] : tensors) {
+    if (is_companion(name)) {
+      fail<std::invalid_argument>("a model must have no tensor named '{}': files use such names for other things",
+                                  name);
+    }
+  }
+  tensors.merge(golden_rows_of(model));
+  return tensors;
+}
+
+TensorMap read_where(const SafetensorsFile& file, auto wanted) {
+  TensorMap tensors;
+  for (const auto& [name, view] : file.tensors()) {
+    if (wanted(name)) tensors[name] = view_tensor(file, name).clone();
+  }
+  return tensors;
+}
+
 }  // namespace
 
 void save_model(const Model& model, const std::filesystem::path& path) {
@@ -96,7 +127,7 @@ void save_model(const Model& model, const std::filesystem::path& path) {
                              {"schema", schema_to_json(model.schema())},
                              {"ranks", plan_to_json(nn::rank_plan_of(model))},
                              {"notes", nlohmann::json(model.notes).dump()}};
-  save_tensors(path, metadata, stored_state_of(model));
+  save_tensors(path, metadata, tensors_of_file(model));
 }
 
 ModelFile read_model_file(const std::filesystem::path& path) {
@@ -110,7 +141,8 @@ ModelFile read_model_file(const std::filesystem::path& path) {
           .plan = read_metadata(file, "ranks", plan_from_json),
           .notes = file.metadata().contains("notes") ? read_metadata(file, "notes", notes_from_json)
                                                      : std::map<std::string, std::string>(),
-          .tensors = read_tensors(file)};
+          .tensors = read_where(file, [](std::string_view name) { return !is_companion(name); }),
+          .golden = read_where(file, [](std::string_view name) { return name.starts_with(kGoldenPrefix); })};
 }
 
 TensorMap state_of(const torch::nn::Module& module) {

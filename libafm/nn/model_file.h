@@ -16,6 +16,9 @@
 //   "row"      one per stored row (a shared tier stores one), as the rows lie in the table; none in a tier of rank 0
 //   "column"   k_j per field (dense: D), one per coordinate, for all tiers of the field
 //   behind either, when the table stores wide weights: F, one per field, for the wide weights of its rows
+//
+// Beside the model's own tensors a file holds "golden.*", rows with the logits that the model gives them
+// (nn/golden_rows.h), and once it is packed "vocabulary.*", the encoder (data/packed_vocabulary.h).
 
 #include <filesystem>
 #include <string>
@@ -31,10 +34,12 @@ struct ModelFile {
   Schema schema;
   RankPlan plan;
   std::map<std::string, std::string> notes;
-  TensorMap tensors;  // as stored, CPU; load_state() takes them
+  TensorMap tensors;  // the model's, as stored, CPU; load_state() takes them
+  TensorMap golden;   // golden.ids, golden.dense, golden.logits; empty in an older file
 };
 
-// Atomic. The model may live on any device.
+// Atomic. The model may live on any device; it computes the golden rows, so no other thread may use it meanwhile.
+// Throws std::invalid_argument for a model with a tensor whose path begins like golden rows or a vocabulary.
 void save_model(const Model& model, const std::filesystem::path& path);
 // Verifies the checksum. Throws FormatError (damaged, foreign, newer) or IoError.
 ModelFile read_model_file(const std::filesystem::path& path);
