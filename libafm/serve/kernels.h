@@ -24,11 +24,11 @@ struct MatrixSource {
   const float* column_scale = nullptr;  // [n]
 };
 
-// How kernels see a matrix: panels of 16 rows, padded with zeros, column after column.
-//   float  element (i, j) is float (i / 16) * 16 n + 16 j + i % 16
-//   int8   the same, bytes
-//   int4   byte (i / 16) * 16 h + 16 (j / 2) + i % 16, h = (n + 1) / 2: even columns in the low four bits
-// A matrix of at most four rows lies row-major, as floats.
+// How kernels see a matrix: panels of 16 rows, one after the other, padded with zeros.
+//   float  columns of 16 floats
+//   int8   four columns at a time: 4 bytes for each of 16 rows
+//   int4   eight columns at a time: 4 bytes for each of 16 rows, the first four columns in their low four bits
+// A matrix of at most four rows lies row-major, as floats, each row padded to a multiple of 16.
 struct PackedMatrix {
   Bits bits = Bits::kFloat;
   bool row_major = false;
@@ -36,6 +36,7 @@ struct PackedMatrix {
   const void* elements = nullptr;
   const float* row_scale = nullptr;     // [m rounded up to 16] or null
   const float* column_scale = nullptr;  // [n] or null
+  const int32_t* row_sums = nullptr;    // [m rounded up to 16] sums of the integers of each row; null for floats
 };
 
 // Weights of a linear layer, arranged for the kernels; integers stay integers. Movable, not copyable.

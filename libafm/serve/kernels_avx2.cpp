@@ -12,8 +12,8 @@ namespace {
 struct Lanes {
   __m256 low, high;
 };
-struct Pair {
-  Lanes even, odd;
+struct Codes {
+  __m256i low, high;
 };
 
 // 12 of 16 registers are sums, two are weights.
@@ -57,20 +57,21 @@ AFM_INLINE float sum(Lanes a) {
   four = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
 }
-AFM_INLINE __m256 widen8_half(const void* codes) {
-  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(codes))));
+AFM_INLINE Codes load_codes(const char* from) {
+  const auto* eights = reinterpret_cast<const __m256i*>(from);
+  return {_mm256_loadu_si256(eights), _mm256_loadu_si256(eights + 1)};
 }
-AFM_INLINE Lanes widen8(const int8_t* codes) { return {widen8_half(codes), widen8_half(codes + 8)}; }
-AFM_INLINE Pair widen4(const uint8_t* codes) {
-  const auto half = [](const void* from) {
-    return _mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(from)));
-  };
-  const auto even = [](__m256i bytes) {
-    return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(bytes, 28), 28));
-  };
-  const auto odd = [](__m256i bytes) { return _mm256_cvtepi32_ps(_mm256_srai_epi32(bytes, 4)); };
-  const __m256i low = half(codes), high = half(codes + 8);
-  return {{even(low), even(high)}, {odd(low), odd(high)}};
+template <int Bit, int Width>
+AFM_INLINE __m256 integer_at(__m256i codes) {
+  return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(codes, 32 - Width - Bit), 32 - Width));
+}
+template <int Bit>
+AFM_INLINE Lanes int8_at(Codes codes) {
+  return {integer_at<Bit, 8>(codes.low), integer_at<Bit, 8>(codes.high)};
+}
+template <int Bit>
+AFM_INLINE Lanes int4_at(Codes codes) {
+  return {integer_at<Bit, 4>(codes.low), integer_at<Bit, 4>(codes.high)};
 }
 
 #include "libafm/serve/kernels_linear.inl"

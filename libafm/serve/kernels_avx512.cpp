@@ -15,9 +15,7 @@ namespace afm::serve {
 namespace {
 
 using Lanes = __m512;
-struct Pair {
-  Lanes even, odd;
-};
+using Codes = __m512i;
 
 // 24 of 32 registers are sums, two are weights.
 constexpr int kMaxRows = 12, kMaxPanels = 2, kSums = 8;
@@ -35,14 +33,16 @@ AFM_INLINE Lanes mul(Lanes a, Lanes b) { return _mm512_mul_ps(a, b); }
 AFM_INLINE Lanes fma(Lanes a, Lanes b, Lanes c) { return _mm512_fmadd_ps(a, b, c); }
 AFM_INLINE Lanes relu(Lanes a) { return _mm512_max_ps(zero(), a); }  // in this order NaN stays NaN
 AFM_INLINE float sum(Lanes a) { return _mm512_reduce_add_ps(a); }
-AFM_INLINE Lanes widen8(const int8_t* codes) {
-  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes))));
+AFM_INLINE Codes load_codes(const char* from) { return _mm512_loadu_si512(from); }
+template <int Bit>
+AFM_INLINE Lanes int8_at(Codes codes) {
+  return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(codes, 24 - Bit), 24));
 }
 // A permutation looks only at the low four bits of an index: it is the conversion.
-AFM_INLINE Pair widen4(const uint8_t* codes) {
+template <int Bit>
+AFM_INLINE Lanes int4_at(Codes codes) {
   const Lanes values = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
-  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
-  return {_mm512_permutexvar_ps(bytes, values), _mm512_permutexvar_ps(_mm512_srli_epi32(bytes, 4), values)};
+  return _mm512_permutexvar_ps(_mm512_srli_epi32(codes, Bit), values);
 }
 
 #include "libafm/serve/kernels_linear.inl"

@@ -1,40 +1,48 @@
 // y = act(x W' + bias) by tiles of R rows of x and P panels of W, held in registers. Included inside the anonymous
 // namespace of a file per instruction set, which defines:
-//   AFM_INLINE, Lanes (16 floats), Pair (Lanes of an even column and of the one behind it)
+//   AFM_INLINE, Lanes (16 floats), Codes (16 times 32 bits)
 //   kMaxRows, kMaxPanels   the largest tile; kMaxPanels is 1 or 2
 //   kSums                  Lanes of sums in flight that hide the latency of an addition
-//   zero, broadcast, load, load_first, store, store_first, add, subtract, mul, fma (a * b + c), relu, sum,
-//                          widen8, widen4
+//   zero, broadcast, load, load_first, store, store_first, add, subtract, mul, fma (a * b + c), relu, sum
+//   load_codes, int8_at<bit>, int4_at<bit>  the integers from that bit of each 32 on, as Lanes
 
-constexpr int64_t kPanel = 16;
+constexpr int64_t kPanel = 16, kStepBytes = 64;
 constexpr int64_t kWidenInRegisters = 4;  // rows up to which integers are widened anew for each tile
 
-// Step s of a panel is 16 elements at 16 s: one column, or a pair of columns as int4.
+// A panel lies in steps of kColumns columns, 64 bytes each.
 struct FloatPanel {
-  using Element = float;
   static constexpr int kColumns = 1;
-  static void widen(const float* step, Lanes* columns) { columns[0] = load(step); }
+  using Step = Lanes;
+  AFM_INLINE static Step read(const char* step) { return load(reinterpret_cast<const float*>(step)); }
+  template <int Column>
+  AFM_INLINE static Lanes column(const Step& step) {
+    return step;
+  }
 };
 
 struct Int8Panel {
-  using Element = int8_t;
-  static constexpr int kColumns = 1;
-  static void widen(const int8_t* step, Lanes* columns) { columns[0] = widen8(step); }
+  static constexpr int kColumns = 4;
+  using Step = Codes;
+  AFM_INLINE static Step read(const char* step) { return load_codes(step); }
+  template <int Column>
+  AFM_INLINE static Lanes column(const Step& step) {
+    return int8_at<8 * Column>(step);
+  }
 };
 
 struct Int4Panel {
-  using Element = uint8_t;
-  static constexpr int kColumns = 2;
-  static void widen(const uint8_t* step, Lanes* columns) {
-    const Pair pair = widen4(step);
-    columns[0] = pair.even;
-    columns[1] = pair.odd;
+  static constexpr int kColumns = 8;
+  using Step = Codes;
+  AFM_INLINE static Step read(const char* step) { return load_codes(step); }
+  template <int Column>
+  AFM_INLINE static Lanes column(const Step& step) {
+    return int4_at<8 * (Column % 4) + 4 * (Column / 4)>(step);
   }
 };
 
 struct Tile {
-  const void* panels = nullptr;  // of the panel's Element
-  int64_t steps = 0;             // of a panel
+  const char* panels = nullptr;
+  int64_t steps = 0;  // of a panel
   const float* x = nullptr;
   int64_t x_stride = 0;
   const float* scale = nullptr;  // [16 P] or null
@@ -45,17 +53,25 @@ struct Tile {
   bool relu = false;
 };
 
-template <class Panel, int R, int P>
-AFM_INLINE void add_step(const typename Panel::Element* panels, int64_t panel_stride, const float* x, int64_t x_stride,
-                         Lanes (&sums)[R][P]) {
-  Lanes columns[P][Panel::kColumns];
-  for (int p = 0; p < P; ++p) Panel::widen(panels + p * panel_stride, columns[p]);
-  for (int c = 0; c < Panel::kColumns; ++c) {
+template <class Panel, int R, int P, int Column = 0>
+AFM_INLINE void add_columns(const typename Panel::Step (&steps)[P], const float* x, int64_t x_stride,
+                            Lanes (&sums)[R][P]) {
+  if constexpr (Column < Panel::kColumns) {
+    Lanes weights[P];
+    for (int p = 0; p < P; ++p) weights[p] = Panel::template column<Column>(steps[p]);
     for (int r = 0; r < R; ++r) {
-      const Lanes value = broadcast(x + r * x_stride + c);
-      for (int p = 0; p < P; ++p) sums[r][p] = fma(value, columns[p][c], sums[r][p]);
+      const Lanes value = broadcast(x + r * x_stride + Column);
+      for (int p = 0; p < P; ++p) sums[r][p] = fma(value, weights[p], sums[r][p]);
     }
+    add_columns<Panel, R, P, Column + 1>(steps, x, x_stride, sums);
   }
+}
+
+template <class Panel, int R, int P>
+AFM_INLINE void add_step(const Tile& tile, int64_t s, Lanes (&sums)[R][P]) {
+  typename Panel::Step steps[P];
+  for (int p = 0; p < P; ++p) steps[p] = Panel::read(tile.panels + kStepBytes * (s + p * tile.steps));
+  add_columns<Panel, R, P>(steps, tile.x + Panel::kColumns * s, tile.x_stride, sums);
 }
 
 template <int R, int P>
@@ -75,8 +91,6 @@ AFM_INLINE void finish(const Tile& tile, const Lanes (&sums)[R][P]) {
 template <class Panel, int R, int P>
 void compute_tile(const Tile& tile) {
   constexpr int kUnroll = R * P >= kSums ? 1 : kSums / (R * P);
-  const auto* panels = static_cast<const typename Panel::Element*>(tile.panels);
-  const int64_t panel_stride = kPanel * tile.steps;
   Lanes sums[kUnroll][R][P];
   for (auto& by_row : sums) {
     for (auto& by_panel : by_row) {
@@ -85,14 +99,9 @@ void compute_tile(const Tile& tile) {
   }
   int64_t s = 0;
   for (; s + kUnroll <= tile.steps; s += kUnroll) {
-    for (int u = 0; u < kUnroll; ++u) {
-      add_step<Panel, R, P>(panels + kPanel * (s + u), panel_stride, tile.x + Panel::kColumns * (s + u), tile.x_stride,
-                            sums[u]);
-    }
+    for (int u = 0; u < kUnroll; ++u) add_step<Panel, R, P>(tile, s + u, sums[u]);
   }
-  for (; s < tile.steps; ++s) {
-    add_step<Panel, R, P>(panels + kPanel * s, panel_stride, tile.x + Panel::kColumns * s, tile.x_stride, sums[0]);
-  }
+  for (; s < tile.steps; ++s) add_step<Panel, R, P>(tile, s, sums[0]);
   for (int u = 1; u < kUnroll; ++u) {
     for (int r = 0; r < R; ++r) {
       for (int p = 0; p < P; ++p) sums[0][r][p] = add(sums[0][r][p], sums[u][r][p]);
@@ -132,10 +141,12 @@ void compute_panels(const Tile& tile, int64_t panels, int64_t rows) {
 
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+template <class Panel>
 Tile tile_of(const PackedMatrix& matrix, const LinearCall& call, int64_t first_row, int64_t first_panel) {
   const int64_t output = kPanel * first_panel;
   Tile tile;
-  tile.steps = matrix.bits == Bits::kInt4 ? (matrix.columns + 1) / 2 : matrix.columns;
+  tile.steps = (matrix.columns + Panel::kColumns - 1) / Panel::kColumns;
+  tile.panels = static_cast<const char*>(matrix.elements) + kStepBytes * tile.steps * first_panel;
   tile.x = call.x + first_row * call.x_stride;
   tile.x_stride = call.x_stride;
   tile.scale = matrix.row_scale == nullptr ? nullptr : matrix.row_scale + output;
@@ -147,54 +158,51 @@ Tile tile_of(const PackedMatrix& matrix, const LinearCall& call, int64_t first_r
   return tile;
 }
 
-template <class Panel>
-const typename Panel::Element* panel_of(const PackedMatrix& matrix, int64_t steps, int64_t panel) {
-  return static_cast<const typename Panel::Element*>(matrix.elements) + kPanel * steps * panel;
-}
-
-// x times the scales of the columns, with a zero behind each row for the second half of a last int4 pair.
-const float* scaled_rows(const PackedMatrix& matrix, const LinearCall& call) {
-  const int64_t stride = matrix.columns + 1;
+// x times the scales of the columns, with zeros behind each row up to whole steps.
+const float* scaled_rows(const PackedMatrix& matrix, const LinearCall& call, int64_t stride) {
   for (int64_t r = 0; r < call.rows; ++r) {
     const float* from = call.x + r * call.x_stride;
     float* to = call.scratch + r * stride;
     for (int64_t j = 0; j < matrix.columns; ++j) {
       to[j] = matrix.column_scale == nullptr ? from[j] : from[j] * matrix.column_scale[j];
     }
-    to[matrix.columns] = 0;
+    for (int64_t j = matrix.columns; j < stride; ++j) to[j] = 0;
   }
   return call.scratch;
 }
 
 template <class Panel>
-void few_rows(const PackedMatrix& matrix, const LinearCall& call) {
+void few_rows(const PackedMatrix& matrix, LinearCall call) {
   constexpr int kMaxFewRows = kWidenInRegisters < kMaxRows ? kWidenInRegisters : kMaxRows;
-  const bool copied = matrix.column_scale != nullptr || (Panel::kColumns == 2 && matrix.columns % 2 == 1);
-  const float* x = copied ? scaled_rows(matrix, call) : call.x;
+  if (matrix.column_scale != nullptr || matrix.columns % Panel::kColumns != 0) {
+    const int64_t stride = (matrix.columns + Panel::kColumns - 1) / Panel::kColumns * Panel::kColumns;
+    call.x = scaled_rows(matrix, call, stride);
+    call.x_stride = stride;
+  }
   const int64_t panels = (matrix.rows + kPanel - 1) / kPanel;
   for (int64_t p = 0; p < panels; p += kMaxPanels) {
-    Tile tile = tile_of(matrix, call, 0, p);
-    tile.panels = panel_of<Panel>(matrix, tile.steps, p);
-    tile.x = x;
-    if (copied) tile.x_stride = matrix.columns + 1;
-    compute_panels<Panel, kMaxFewRows>(tile, smaller(panels - p, kMaxPanels), call.rows);
+    compute_panels<Panel, kMaxFewRows>(tile_of<Panel>(matrix, call, 0, p), smaller(panels - p, kMaxPanels), call.rows);
+  }
+}
+
+template <class Panel, int Column = 0>
+AFM_INLINE void widen_columns(const typename Panel::Step& step, const float* scale, int64_t count, float* to) {
+  if constexpr (Column < Panel::kColumns) {
+    if (Column >= count) return;
+    Lanes column = Panel::template column<Column>(step);
+    if (scale != nullptr) column = mul(column, broadcast(scale + Column));
+    store(to + kPanel * Column, column);
+    widen_columns<Panel, Column + 1>(step, scale, count, to);
   }
 }
 
 // A panel as floats, times the scales of the columns.
 template <class Panel>
-void widen_panel(const PackedMatrix& matrix, int64_t steps, int64_t panel, float* to) {
-  const typename Panel::Element* from = panel_of<Panel>(matrix, steps, panel);
-  for (int64_t s = 0; s < steps; ++s) {
-    Lanes columns[Panel::kColumns];
-    Panel::widen(from + kPanel * s, columns);
-    for (int c = 0; c < Panel::kColumns; ++c) {
-      const int64_t j = Panel::kColumns * s + c;
-      if (matrix.column_scale != nullptr && j < matrix.columns) {
-        columns[c] = mul(columns[c], broadcast(matrix.column_scale + j));
-      }
-      if (j < matrix.columns) store(to + kPanel * j, columns[c]);
-    }
+void widen_panel(const PackedMatrix& matrix, const char* steps, float* to) {
+  for (int64_t j = 0; j < matrix.columns; j += Panel::kColumns) {
+    const float* scale = matrix.column_scale == nullptr ? nullptr : matrix.column_scale + j;
+    widen_columns<Panel>(Panel::read(steps + kStepBytes * (j / Panel::kColumns)), scale, matrix.columns - j,
+                         to + kPanel * j);
   }
 }
 
@@ -206,14 +214,13 @@ void many_rows(const PackedMatrix& matrix, const LinearCall& call) {
     const int64_t rows = smaller(call.rows - first, kLinearRows);
     for (int64_t p = 0; p < panels; p += kMaxPanels) {
       const int64_t count = smaller(panels - p, kMaxPanels);
-      Tile tile = tile_of(matrix, call, first, p);
-      if constexpr (Panel::kColumns == 1 && sizeof(typename Panel::Element) == sizeof(float)) {
-        tile.panels = panel_of<Panel>(matrix, tile.steps, p);
-      } else {
+      Tile tile = tile_of<Panel>(matrix, call, first, p);
+      if constexpr (Panel::kColumns > 1) {
         for (int64_t one = 0; one < count; ++one) {
-          widen_panel<Panel>(matrix, tile.steps, p + one, call.scratch + kPanel * matrix.columns * one);
+          widen_panel<Panel>(matrix, tile.panels + kStepBytes * tile.steps * one,
+                             call.scratch + kPanel * matrix.columns * one);
         }
-        tile.panels = call.scratch;
+        tile.panels = reinterpret_cast<const char*>(call.scratch);
         tile.steps = matrix.columns;
       }
       compute_panels<FloatPanel, kMaxRows>(tile, count, rows);

@@ -10,8 +10,8 @@ using Quad = float __attribute__((vector_size(16), aligned(4), may_alias));
 struct Lanes {
   Quad part[4];
 };
-struct Pair {
-  Lanes even, odd;
+struct Codes {
+  int32_t word[16];
 };
 
 constexpr int kMaxRows = 3, kMaxPanels = 1, kSums = 2;
@@ -60,18 +60,27 @@ AFM_INLINE float sum(const Lanes& a) {
   const Quad quad = (a.part[0] + a.part[1]) + (a.part[2] + a.part[3]);
   return (quad[0] + quad[1]) + (quad[2] + quad[3]);
 }
-AFM_INLINE Lanes widen8(const int8_t* codes) {
+AFM_INLINE Codes load_codes(const char* from) {
+  Codes codes;
+  __builtin_memcpy(&codes, from, sizeof codes);
+  return codes;
+}
+template <int Bit, int Width>
+AFM_INLINE Lanes integer_at(const Codes& codes) {
   float lanes[16];
-  for (int i = 0; i < 16; ++i) lanes[i] = codes[i];
+  for (int i = 0; i < 16; ++i) {
+    const auto top = static_cast<int32_t>(static_cast<uint32_t>(codes.word[i]) << (32 - Width - Bit));
+    lanes[i] = static_cast<float>(top >> (32 - Width));
+  }
   return load(lanes);
 }
-AFM_INLINE Pair widen4(const uint8_t* codes) {
-  float even[16], odd[16];
-  for (int i = 0; i < 16; ++i) {
-    even[i] = static_cast<float>(((codes[i] & 15) ^ 8) - 8);
-    odd[i] = static_cast<float>(static_cast<int8_t>(codes[i]) >> 4);
-  }
-  return {load(even), load(odd)};
+template <int Bit>
+AFM_INLINE Lanes int8_at(const Codes& codes) {
+  return integer_at<Bit, 8>(codes);
+}
+template <int Bit>
+AFM_INLINE Lanes int4_at(const Codes& codes) {
+  return integer_at<Bit, 4>(codes);
 }
 
 #include "libafm/serve/kernels_linear.inl"

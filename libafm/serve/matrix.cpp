@@ -1,5 +1,7 @@
 #include <cstring>
 #include <new>
+#include <utility>
+#include <vector>
 
 #include "libafm/serve/kernels.h"
 
@@ -48,14 +50,14 @@ class Elements {
 int64_t element_bytes(const MatrixSource& source, bool row_major) {
   const int64_t float_bytes = static_cast<int64_t>(sizeof(float));
   if (row_major) return source.rows * round_up(source.columns, kPanel) * float_bytes;
-  const int64_t panels = round_up(source.rows, kPanel);
+  const int64_t rows = round_up(source.rows, kPanel);
   switch (source.bits) {
     case Bits::kFloat:
-      return panels * source.columns * float_bytes;
+      return rows * source.columns * float_bytes;
     case Bits::kInt8:
-      return panels * source.columns;
+      return rows * round_up(source.columns, 4);
     case Bits::kInt4:
-      return panels * ((source.columns + 1) / 2);
+      return rows * round_up(source.columns, 8) / 2;
   }
   return 0;
 }
@@ -76,23 +78,35 @@ void pack_floats(const MatrixSource& source, float* to) {
   }
 }
 
-void pack_bytes(const MatrixSource& source, int8_t* to) {
+void pack_bytes(const MatrixSource& source, uint8_t* to) {
   const Elements from(source);
+  const int64_t width = round_up(source.columns, 4);
   for (int64_t i = 0; i < source.rows; ++i) {
-    int8_t* panel = to + i / kPanel * kPanel * source.columns + i % kPanel;
-    for (int64_t j = 0; j < source.columns; ++j) panel[kPanel * j] = static_cast<int8_t>(from.code(i, j));
+    uint8_t* row = to + i / kPanel * kPanel * width + 4 * (i % kPanel);
+    for (int64_t j = 0; j < source.columns; ++j) {
+      row[j / 4 * 4 * kPanel + j % 4] = static_cast<uint8_t>(from.code(i, j));
+    }
   }
 }
 
 void pack_nibbles(const MatrixSource& source, uint8_t* to) {
   const Elements from(source);
-  const int64_t pairs = (source.columns + 1) / 2;
+  const int64_t width = round_up(source.columns, 8) / 2;
   for (int64_t i = 0; i < source.rows; ++i) {
-    uint8_t* panel = to + i / kPanel * kPanel * pairs + i % kPanel;
+    uint8_t* row = to + i / kPanel * kPanel * width + 4 * (i % kPanel);
     for (int64_t j = 0; j < source.columns; ++j) {
-      panel[kPanel * (j / 2)] |= static_cast<uint8_t>((from.code(i, j) & 15) << (j % 2 == 0 ? 0 : 4));
+      row[j / 8 * 4 * kPanel + j % 4] |= static_cast<uint8_t>((from.code(i, j) & 15) << (j % 8 < 4 ? 0 : 4));
     }
   }
+}
+
+std::vector<int32_t> sums_of_rows(const MatrixSource& source) {
+  const Elements from(source);
+  std::vector<int32_t> sums(static_cast<std::size_t>(source.rows), 0);
+  for (int64_t i = 0; i < source.rows; ++i) {
+    for (int64_t j = 0; j < source.columns; ++j) sums[static_cast<std::size_t>(i)] += from.code(i, j);
+  }
+  return sums;
 }
 
 void pack(const MatrixSource& source, bool row_major, void* to) {
@@ -101,7 +115,7 @@ void pack(const MatrixSource& source, bool row_major, void* to) {
     case Bits::kFloat:
       return pack_floats(source, static_cast<float*>(to));
     case Bits::kInt8:
-      return pack_bytes(source, static_cast<int8_t*>(to));
+      return pack_bytes(source, static_cast<uint8_t*>(to));
     case Bits::kInt4:
       return pack_nibbles(source, static_cast<uint8_t*>(to));
   }
@@ -112,34 +126,39 @@ void pack(const MatrixSource& source, bool row_major, void* to) {
 void Matrix::Free::operator()(std::byte* memory) const { ::operator delete(memory, kAlignment); }
 
 Matrix::Matrix(const MatrixSource& source) {
-  const auto scale_bytes = [](int64_t n) { return round_up(n * static_cast<int64_t>(sizeof(float)), 64); };
   packed_ = {
       .bits = source.bits, .row_major = source.rows <= kRowMajorRows, .rows = source.rows, .columns = source.columns};
   if (packed_.row_major) packed_.bits = Bits::kFloat;
-  const bool scaled = packed_.bits != Bits::kFloat;  // floats have their scales multiplied in
+  const bool integers = packed_.bits != Bits::kFloat;  // floats have their scales multiplied in
+  const auto array_bytes = [&](bool kept, int64_t n) { return integers && kept ? round_up(4 * n, 64) : 0; };
+  const int64_t rows = round_up(source.rows, kPanel);
   const int64_t weights = round_up(element_bytes(source, packed_.row_major), 64);
-  const int64_t by_row = scaled && source.row_scale != nullptr ? scale_bytes(round_up(source.rows, kPanel)) : 0;
-  const int64_t by_column = scaled && source.column_scale != nullptr ? scale_bytes(source.columns) : 0;
-  bytes_ = weights + by_row + by_column;
+  const int64_t by_row = array_bytes(source.row_scale != nullptr, rows);
+  const int64_t by_column = array_bytes(source.column_scale != nullptr, source.columns);
+  const int64_t sums = array_bytes(true, rows);
+  bytes_ = weights + by_row + by_column + sums;
   memory_.reset(static_cast<std::byte*>(::operator new(static_cast<std::size_t>(bytes_), kAlignment)));
   std::memset(memory_.get(), 0, static_cast<std::size_t>(bytes_));
 
   pack(source, packed_.row_major, memory_.get());
   packed_.elements = memory_.get();
-  if (by_row > 0) {
-    std::memcpy(memory_.get() + weights, source.row_scale, static_cast<std::size_t>(source.rows) * sizeof(float));
-    packed_.row_scale = reinterpret_cast<const float*>(memory_.get() + weights);
-  }
-  if (by_column > 0) {
-    std::byte* to = memory_.get() + weights + by_row;
-    std::memcpy(to, source.column_scale, static_cast<std::size_t>(source.columns) * sizeof(float));
-    packed_.column_scale = reinterpret_cast<const float*>(to);
+  auto append = [at = memory_.get() + weights](const void* from, int64_t count, int64_t bytes) mutable {
+    if (bytes > 0) std::memcpy(at, from, static_cast<std::size_t>(4 * count));
+    return std::exchange(at, at + bytes);
+  };
+  const std::byte* row_scale = append(source.row_scale, source.rows, by_row);
+  const std::byte* column_scale = append(source.column_scale, source.columns, by_column);
+  if (by_row > 0) packed_.row_scale = reinterpret_cast<const float*>(row_scale);
+  if (by_column > 0) packed_.column_scale = reinterpret_cast<const float*>(column_scale);
+  if (sums > 0) {
+    packed_.row_sums = reinterpret_cast<const int32_t*>(append(sums_of_rows(source).data(), source.rows, sums));
   }
 }
 
 int64_t Matrix::scratch_floats() const {
-  // Two panels as floats, or four rows of x, of an even number of columns, times the scales of the columns.
-  return packed_.bits == Bits::kFloat ? 0 : 2 * kPanel * (packed_.columns + 1);
+  // Two panels as floats; or four rows of x times the scales of the columns; or 32 rows of x as integers of three bytes
+  // with their scales. Columns are rounded up to eight, and those of a matrix by rows need none.
+  return packed_.bits == Bits::kFloat ? 0 : 32 * (packed_.columns + 8) + 64;
 }
 
 }  // namespace afm::serve
