@@ -73,7 +73,7 @@ EmbeddingOutput EmbeddingImpl::lookup(const at::Tensor& ids) {
   const EmbeddingTables tables{table_values(), basis, offset};
   const EmbeddingLayout& layout = layout_on(ids.device());
   EmbeddingOutput output = kernels_serve(tables, ids)
-                               ? lookup_with_kernels(layout_, tables, ids)
+                               ? lookup_with_kernels(layout_, tables, ids, row_updates_.pointer)
                                : lookup_with_aten(layout, tables, ids, check_ids || ids.is_cpu());
   if (lookup_hook_) lookup_hook_(ids, output);
   call_hook(ids, output.values.defined() ? output.values : output.latents);

@@ -32,6 +32,7 @@
 namespace afm::nn {
 
 struct EmbeddingLayout;  // private: embedding_layout.h
+class RowUpdates;        // private: touched_rows.h
 
 struct EmbeddingOptions {
   std::vector<int64_t> cardinalities = {};  // [F] ids per field, each at least 1
@@ -73,6 +74,9 @@ class EmbeddingImpl : public torch::nn::Cloneable<EmbeddingImpl>, public Layer {
   EmbeddingOutput lookup(const at::Tensor& ids);
   void set_lookup_hook(LookupHook hook) { lookup_hook_ = std::move(hook); }  // an empty hook removes it
   at::Tensor forward(const at::Tensor& ids);  // the values, with Basis::kNone the latents
+  // For an optimizer that trains the table (float32 on the CPU) row by row; null ends it. Not copied with the layer.
+  void set_row_updates(std::shared_ptr<RowUpdates> updates) { row_updates_.pointer = std::move(updates); }
+  const EmbeddingLayout& layout() const { return *layout_; }
 
   bool is_dense() const override { return options.ranks.empty(); }
   LayerPlan plan() const override;
@@ -103,6 +107,13 @@ class EmbeddingImpl : public torch::nn::Cloneable<EmbeddingImpl>, public Layer {
   at::Tensor latent, basis, offset;  // factorized; basis and offset undefined with Basis::kNone
 
  private:
+  struct RowUpdatesOfOne {
+    RowUpdatesOfOne() = default;
+    RowUpdatesOfOne(const RowUpdatesOfOne&) {}
+    RowUpdatesOfOne& operator=(const RowUpdatesOfOne&) { return *this; }
+    std::shared_ptr<RowUpdates> pointer;
+  };
+
   EmbeddingOptions reshaped(const LayerPlan& plan) const;  // checked
   void allocate(const at::TensorOptions& like);
   const EmbeddingLayout& layout_on(at::Device device);
@@ -110,6 +121,7 @@ class EmbeddingImpl : public torch::nn::Cloneable<EmbeddingImpl>, public Layer {
   at::Tensor table_values() const;
 
   LookupHook lookup_hook_;
+  RowUpdatesOfOne row_updates_;
   std::shared_ptr<EmbeddingLayout> layout_;  // what `options` amount to, with index tensors on one device
   std::shared_ptr<IntegerWeight> integers_;  // null for floats
 };

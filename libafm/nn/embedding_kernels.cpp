@@ -156,11 +156,13 @@ class FieldGradients {
         input_(input),
         gradients_(gradients),
         field_(layout.fields[j]),
+        touched_(gradients.touched == nullptr ? nullptr : &gradients.touched->fields[j]),
         ids_(input.ids),
         latent_(static_cast<std::size_t>(field_.width + 1)),
         row_(latent_.size()),
         decoded_(static_cast<std::size_t>(layout.decoded)) {
     if (layout.expands) transpose_basis();
+    if (touched_ != nullptr) std::fill(touched_->gradient.begin(), touched_->gradient.end(), 0.0F);
   }
 
   // basis [k, D (+ 1)] and offset [D (+ 1)] are this field's own, zero at first.
@@ -213,7 +215,7 @@ class FieldGradients {
     if (filled == 0) return;
     const float* output = output_gradient(b);
     if (layout_.expands && output != nullptr) sum_basis(b, output);
-    if (gradients_.table != nullptr) scatter(b, output, 1.0F / static_cast<float>(filled));
+    if (gradients_.table != nullptr || touched_ != nullptr) scatter(b, output, 1.0F / static_cast<float>(filled));
   }
 
   void sum_basis(int64_t b, const float* output) {
@@ -248,10 +250,16 @@ class FieldGradients {
       const int64_t id = ids_.at(b, slot);
       if (id == kEmptySlot) continue;
       const TierLayout& tier = field_.tier_of(id);
-      float* __restrict to = row_of(tier, gradients_.table, id);
+      float* __restrict to = gradient_of(tier, b, slot, id);
       for (int64_t c = 0; c < tier.rank; ++c) to[c] += share * row[c];
       if (layout_.wide) to[tier.rank] += share * row[field_.width];
     }
+  }
+
+  float* gradient_of(const TierLayout& tier, int64_t b, int64_t slot, int64_t id) {
+    if (touched_ == nullptr) return row_of(tier, gradients_.table, id);
+    const int32_t place = touched_->places[static_cast<std::size_t>((slot - field_.first_slot) * ids_.rows + b)];
+    return touched_->gradient.data() + touched_->rows[static_cast<std::size_t>(place)].gradient;
   }
 
   void flush(float* basis, float* offset) {
@@ -265,6 +273,7 @@ class FieldGradients {
   const LookupInput& input_;
   const LookupGradients& gradients_;
   const FieldLayout& field_;
+  TouchedField* const touched_;  // null: gradients_.table
   const Ids<Id> ids_;
   std::vector<float> latent_, row_;  // the mean row that was read, and its gradient
   std::vector<float> decoded_;       // the gradients of values and wide weight, side by side

@@ -9,6 +9,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "libafm/nn/embedding_layout.h"
+#include "libafm/nn/touched_rows.h"
 
 namespace afm::nn {
 
@@ -23,8 +24,9 @@ struct LookupInput {
 [[nodiscard]] bool lookup_rows(const EmbeddingLayout& layout, const LookupInput& input, float* values, float* wide);
 
 struct LookupGradients {
-  const float *values, *wide;     // incoming, values or latents; null: zero
-  float *table, *basis, *offset;  // outgoing, zero at first; null: not wanted
+  const float *values, *wide;      // incoming, values or latents; null: zero
+  float *table, *basis, *offset;   // outgoing, zero at first; null: not wanted
+  TouchedRows* touched = nullptr;  // of these ids: their `gradient` is filled instead of `table`
 };
 void lookup_gradients(const EmbeddingLayout& layout, const LookupInput& input, const LookupGradients& gradients);
 

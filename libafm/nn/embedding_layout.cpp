@@ -91,11 +91,13 @@ std::vector<Tier> tiers_of(const EmbeddingOptions& options, std::size_t j, int64
 // The tiers of the field that begins behind all that `layout` holds so far.
 void add_tiers(EmbeddingLayout& layout, FieldLayout& field, const std::vector<Tier>& tiers) {
   int64_t first = 0;
+  field.first_stored = layout.stored_rows;
   for (const Tier& tier : tiers) {
     const int64_t stored = tier.shared ? 1 : tier.rows, size = tier.rank + layout.wide;
     field.tiers.push_back({.first = first,
                            .end = first + tier.rows,
                            .stored = stored,
+                           .first_stored = layout.stored_rows - field.first_stored,
                            .start = layout.elements,
                            .stride = tier.shared ? 0 : size,
                            .rank = tier.rank});

@@ -16,7 +16,8 @@ namespace afm::nn {
 // Ids [first, end) of a field. The row of id v is the elements start + (v - first) * stride + [0, rank), then wide.
 struct TierLayout {
   int64_t first = 0, end = 0;
-  int64_t stored = 0;  // rows in the table: 1 when they share one
+  int64_t stored = 0;        // rows in the table: 1 when they share one
+  int64_t first_stored = 0;  // stored rows of the field before these
   int64_t start = 0, stride = 0, rank = 0;
 };
 
@@ -28,13 +29,16 @@ struct FieldLayout {
     return *tier;
   }
 
+  int64_t stored_rows() const { return tiers.back().first_stored + tiers.back().stored; }
+
   int64_t cardinality = 0;
   int64_t first_slot = 0, slots = 1;
-  bool multi = false;     // slots may be empty
-  int64_t first_row = 0;  // in a dense table
-  int64_t width = 0;      // values of a row before tiers cut them: D, or k_j
-  int64_t basis_row = 0;  // first row of the field in `basis`
-  int64_t output = 0;     // first column of the field in the output
+  bool multi = false;        // slots may be empty
+  int64_t first_row = 0;     // in a dense table
+  int64_t first_stored = 0;  // stored rows of the fields before
+  int64_t width = 0;         // values of a row before tiers cut them: D, or k_j
+  int64_t basis_row = 0;     // first row of the field in `basis`
+  int64_t output = 0;        // first column of the field in the output
   std::vector<TierLayout> tiers;
 };
 

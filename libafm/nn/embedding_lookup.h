@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "libafm/nn/embedding_layout.h"
+#include "libafm/nn/touched_rows.h"
 
 namespace afm::nn {
 
@@ -20,7 +21,8 @@ struct EmbeddingTables {
 EmbeddingOutput lookup_with_aten(const EmbeddingLayout& layout, const EmbeddingTables& tables, const at::Tensor& ids,
                                  bool check_ids);
 EmbeddingOutput lookup_with_kernels(const std::shared_ptr<EmbeddingLayout>& layout, const EmbeddingTables& tables,
-                                    const at::Tensor& ids);
+                                    const at::Tensor& ids, const std::shared_ptr<RowUpdates>& updates = nullptr);
+// With `updates` the rows are brought up to date first, and the table's gradient goes there.
 // Whether the kernels serve these parameters with ids on that device.
 bool kernels_serve(const EmbeddingTables& tables, const at::Tensor& ids);
 

@@ -4,26 +4,10 @@
 
 #include <ATen/ATen.h>
 
-#include "libafm/core/error.h"
-#include "libafm/core/fail.h"
+#include "libafm/train/optimizer_state.h"
+#include "libafm/train/step_history.h"
 
 namespace afm {
-namespace {
-
-constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEpsilon = 1e-8;
-
-void copy_checked(const at::Tensor& target, const TensorMap& state, const std::string& name, std::string_view where) {
-  const auto found = state.find(name);
-  if (found == state.end()) fail<FormatError>("{} lacks the optimizer's tensor '{}'", where, name);
-  if (found->second.sizes() != target.sizes()) {
-    fail<FormatError>("{} has the optimizer's tensor '{}' of shape {}, expected {}", where, name,
-                      c10::str(found->second.sizes()), c10::str(target.sizes()));
-  }
-  target.copy_(found->second);
-}
-
-}  // namespace
-
 Adam::Adam(std::vector<ParameterGroup> groups) {
   for (auto& given : groups) {
     Group group{std::move(given), {}, {}, {}};
@@ -50,8 +34,8 @@ void Adam::step(double learning_rate) {
     }
     if (parameters.empty()) continue;
     at::_foreach_add_(counts, 1);
-    at::_fused_adam_(parameters, gradients, first, second, /*max_exp_avg_sqs=*/{}, counts, learning_rate, kBeta1,
-                     kBeta2, group.l2, kEpsilon, /*amsgrad=*/false, /*maximize=*/false);
+    at::_fused_adam_(parameters, gradients, first, second, /*max_exp_avg_sqs=*/{}, counts, learning_rate, kAdamBeta1,
+                     kAdamBeta2, group.l2, kAdamEpsilon, /*amsgrad=*/false, /*maximize=*/false);
   }
 }
 
@@ -80,10 +64,8 @@ TensorMap Adam::state() const {
 void Adam::load_state(const TensorMap& state, std::string_view where) {
   const at::NoGradGuard no_grad;
   const TensorMap own = this->state();
-  for (const auto& [name, tensor] : own) copy_checked(tensor, state, name, where);
-  for (const auto& [name, tensor] : state) {
-    if (!own.contains(name)) fail<FormatError>("{} has an optimizer's tensor '{}' of no parameter", where, name);
-  }
+  for (const auto& [name, tensor] : own) copy_state(tensor, state, name, where);
+  refuse_surplus(state, own, where);
 }
 
 }  // namespace afm

@@ -56,6 +56,7 @@ void check_options(const TrainOptions& options) {
   require(options.epochs >= 1, "epochs", "at least 1", options.epochs);
   require(options.batch_size >= 2, "batch_size", "at least 2", options.batch_size);
   require_positive("learning_rate", options.learning_rate);
+  require_positive("adagrad_learning_rate", options.adagrad_learning_rate);
   require(options.lr_decay > 0 && options.lr_decay <= 1, "lr_decay", "in (0, 1]", options.lr_decay);
   require(options.patience >= 0, "patience", "at least 0", options.patience);
   require_not_negative("embedding_l2", options.embedding_l2);

@@ -10,10 +10,9 @@
 #include "libafm/core/fail.h"
 #include "libafm/metrics/scores.h"
 #include "libafm/nn/model_file.h"
-#include "libafm/train/adam.h"
 #include "libafm/train/check_options.h"
 #include "libafm/train/loss.h"
-#include "libafm/train/parameter_groups.h"
+#include "libafm/train/make_optimizer.h"
 #include "libafm/train/random_state.h"
 #include "libafm/train/schedule.h"
 #include "libafm/train/teachers.h"
@@ -69,7 +68,7 @@ EpochLoop::EpochLoop(Model& model, const Dataset& train_set, const Dataset& vali
       click_rate_(train_set_.click_rate()),
       identity_(identity_of(model, train_set, valid_set, options)),
       stream_(train_set_, batch_options(options, train_set.size())),
-      optimizer_(std::make_unique<Adam>(parameter_groups(moved(model, device_), options.embedding_l2, options.mlp_l2))),
+      optimizer_(make_optimizer(moved(model, device_), options)),
       loss_sum_(at::zeros({}, at::TensorOptions(device_).dtype(at::kDouble))) {
   position_.learning_rate = options.learning_rate;
   torch::manual_seed(static_cast<uint64_t>(options.seed));
@@ -115,6 +114,7 @@ void EpochLoop::run_batches() {
     if (save_now) save();
     if (report_now) report();
   }
+  optimizer_->flush();
   check_loss();
   epoch_watch_.pause();
 }
@@ -153,7 +153,6 @@ void EpochLoop::check_loss() {
 }
 
 EpochRecord EpochLoop::validated(double train_loss) {
-  optimizer_->flush();
   const Scores scores = score(model_, valid_set_, {});
   if (!scores.logits.isfinite().all().item<bool>()) {
     fail<Error>("the validation logits after epoch {} are not finite; lower TrainOptions.learning_rate",

@@ -1,7 +1,7 @@
 #pragma once
 
-// Fits a model: Adam on logloss, optional L2 on the tables, optional teachers; validation AUC after each epoch,
-// learning rate schedule, early stop, best weights restored; resumable.
+// Fits a model: Adam (tables: or row-wise Adagrad) on logloss, optional L2 on the tables, optional teachers; validation
+// AUC after each epoch, learning rate schedule, early stop, best weights restored; resumable.
 //
 //   History history = train(*model, train_set, valid_set, {.epochs = 20, .embedding_l2 = 0.05, .seed = 1});
 
@@ -29,17 +29,25 @@ constexpr std::array<std::string_view, 3> enum_names(std::type_identity<Schedule
   return {"constant", "plateau", "linear"};
 }
 
+// Of the tables; all other parameters have Adam. kAdam: with dense semantics, so that also rows that a batch does not
+// read move on; in a large table (on the CPU) they do so when they are next read. kAdagrad: row-wise, on the rows of
+// the batch alone: less memory and time, and other results.
+enum class OptimizerKind { kAdam, kAdagrad };
+constexpr std::array<std::string_view, 2> enum_names(std::type_identity<OptimizerKind>) { return {"adam", "adagrad"}; }
+
 struct TrainOptions {
   int64_t epochs = 50;          // at most; >= 1
   int64_t batch_size = 4096;    // rows; >= 2
   double learning_rate = 1e-3;  // of Adam (beta 0.9, 0.999, eps 1e-8); > 0
+  OptimizerKind optimizer = OptimizerKind::kAdam;
+  double adagrad_learning_rate = 0.02;  // of kAdagrad; the schedule changes it as it does learning_rate; > 0
   Schedule schedule = Schedule::kPlateau;
-  double lr_decay = 0.1;  // of kPlateau; in (0, 1]
-  int64_t patience = 2;   // stop after so many epochs in a row without a better AUC; 0 = never stop early
-  double embedding_l2 =
-      0.0;              // penalty (l2 / 2) ||table||^2 over the whole table each step, wide weights included; >= 0
-  double mlp_l2 = 0.0;  // the same on every other weight matrix; >= 0
-  int64_t seed = 1;     // order of rows and dropout
+  double lr_decay = 0.1;      // of kPlateau; in (0, 1]
+  int64_t patience = 2;       // stop after so many epochs in a row without a better AUC; 0 = never stop early
+  double embedding_l2 = 0.0;  // penalty (l2 / 2) ||table||^2 over the whole table each step (kAdagrad: over the rows
+                              // that the batch reads), wide weights included; >= 0
+  double mlp_l2 = 0.0;         // the same on every other weight matrix; >= 0
+  int64_t seed = 1;            // order of rows and dropout
   std::string device = "cpu";  // "cpu", "cuda", "cuda:1"; the model is moved there and stays
   double distillation = 1.0;   // with teachers: weight a of a KL(teachers || student); >= 0
   double temperature = 1.0;    // of both logits in that term; > 0
@@ -61,6 +69,8 @@ constexpr auto field_list(std::type_identity<TrainOptions>) {
       field("epochs", &TrainOptions::epochs, "Epochs at most."),
       field("batch_size", &TrainOptions::batch_size, "Rows per step."),
       field("learning_rate", &TrainOptions::learning_rate, "Learning rate of Adam."),
+      field("optimizer", &TrainOptions::optimizer, "Of the tables: adam, or adagrad (row-wise)."),
+      field("adagrad_learning_rate", &TrainOptions::adagrad_learning_rate, "Learning rate of row-wise Adagrad."),
       field("schedule", &TrainOptions::schedule,
             "constant, plateau (x lr_decay without a better AUC) or linear (to 0)."),
       field("lr_decay", &TrainOptions::lr_decay, "Factor of the plateau schedule, in (0, 1]."),
@@ -101,8 +111,9 @@ struct Progress {
   double rows_per_second = 0.0;
   const EpochRecord* finished = nullptr;  // set once per epoch, after validation
 };
-// Called every few batches and after each epoch, on the training thread. May throw to stop: the checkpoint on disk
-// stays whole, and the exception passes through.
+// Called every few batches and after each epoch, on the training thread. Until an epoch is finished, rows of a large
+// table that recent batches did not read are behind what the optimizer owes them (until a lookup reads them). May throw
+// to stop: the checkpoint on disk stays whole, and the exception passes through.
 using ProgressCallback = std::function<void(const Progress&)>;
 
 // Throws std::invalid_argument for a bad option, DataError for data that does not fit the model, Error when a loss is

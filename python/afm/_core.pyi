@@ -1079,6 +1079,8 @@ class TrainOptions:
         epochs: int = 50,
         batch_size: int = 4096,
         learning_rate: float = 0.001,
+        optimizer: str = "adam",
+        adagrad_learning_rate: float = 0.02,
         schedule: str = "plateau",
         lr_decay: float = 0.1,
         patience: int = 2,
@@ -1098,6 +1100,8 @@ class TrainOptions:
             epochs: Epochs at most.
             batch_size: Rows per step.
             learning_rate: Learning rate of Adam.
+            optimizer: Of the tables: adam, or adagrad (row-wise).
+            adagrad_learning_rate: Learning rate of row-wise Adagrad.
             schedule: constant, plateau (x lr_decay without a better AUC) or linear (to 0).
             lr_decay: Factor of the plateau schedule, in (0, 1].
             patience: Epochs in a row without a better AUC before stopping; 0 = never.
@@ -1122,6 +1126,13 @@ class TrainOptions:
         """
         Every field as JSON.
         """
+    @property
+    def adagrad_learning_rate(self) -> float:
+        """
+        Learning rate of row-wise Adagrad.
+        """
+    @adagrad_learning_rate.setter
+    def adagrad_learning_rate(self, arg1: typing.Any) -> None: ...
     @property
     def batch_size(self) -> int:
         """
@@ -1199,6 +1210,13 @@ class TrainOptions:
         """
     @mlp_l2.setter
     def mlp_l2(self, arg1: typing.Any) -> None: ...
+    @property
+    def optimizer(self) -> str:
+        """
+        Of the tables: adam, or adagrad (row-wise).
+        """
+    @optimizer.setter
+    def optimizer(self, arg1: typing.Any) -> None: ...
     @property
     def patience(self) -> int:
         """
