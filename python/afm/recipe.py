@@ -148,7 +148,19 @@ def shrink_to_file(
             high = budget
         if best_size >= CLOSE * target:
             break
-        budget = (low + high) // 2 if high is not None else int(budget * 1.25)
+        budget = next_budget(budget, size, target, low, high)
     if best is None:
         raise ValueError(f"no plan gives a model file of at most {target:,} bytes ({refusal or 'all are larger'})")
     return best
+
+
+def next_budget(budget: int, size: int, target: int, low: int, high: int | None) -> int:
+    """What to plan for next, when `budget` gave a file of `size` bytes (0: none at all).
+
+    A file differs from its budget by nearly the same bytes whatever the budget is; where that leads out of the bracket,
+    its middle.
+    """
+    moved = budget + target - size if size else int(budget * 1.25)
+    if high is None:
+        return max(moved, low + 1)
+    return moved if low < moved < high else (low + high) // 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from dataclasses import replace
 
 import torch
@@ -13,6 +15,7 @@ from .study import Settings, Study, Variant
 
 SCRATCH_WIDTHS = (2, 4, 8)  # embedding widths of small models from scratch
 SCRATCH_SHAPES = ((1.0, 0.5),)  # hidden layers, as shares of the widest that fits
+SCRATCH_BITS = "int8"  # of their weights, trained with the quantisation in the loop: four times what floats could hold
 SCRATCH_LARGEST = 1024
 
 
@@ -109,8 +112,7 @@ def integers_only(bits: str) -> Variant:
 
     def make(study: Study, seed: int) -> afm.Model:
         base = study.base(seed)
-        plan = {path: afm.LayerPlan(bits=bits) for path in study.statistics(seed).layers}
-        small = afm.make_model(base.kind, base.schema, **study.settings.model, ranks=plan).to(base.device)
+        small = with_integers(base, bits, study).to(base.device)
         small.load_state_dict(base.state_dict())
         return study.train_on(small, seed, True)
 
@@ -125,8 +127,9 @@ def from_scratch(times: float) -> Variant:
         shapes = grid(study, target)
         if not shapes:
             raise ValueError(f"no model of {target:,} bytes holds the tables")
-        models = [trained_small(study, seed, options) for options in shapes]
-        return max(models, key=lambda model: afm.evaluate(model, study.valid_set).auc)
+        trained = [trained_small(study, seed, shape) for shape in shapes]
+        best = max(trained, key=lambda model: afm.evaluate(model, study.valid_set).auc)
+        return study.train_on(best, seed, True)
 
     return Variant(f"small from scratch, {times:g}x bytes", f"scratch-{times:g}", "baseline", make)
 
@@ -134,26 +137,34 @@ def from_scratch(times: float) -> Variant:
 def grid(study: Study, target: int) -> list[dict]:
     """For each embedding width and shape of the MLP the widest model whose file fits."""
     found = []
-    for width in SCRATCH_WIDTHS:
-        for shape in SCRATCH_SHAPES:
-            options = {"embedding_dim": width, "hidden": None}
-            low, high = 0, SCRATCH_LARGEST
-            while high - low > 1:
-                middle = (low + high) // 2
-                hidden = [max(1, int(middle * share)) for share in shape]
-                fits = file_bytes(small_model(study, options | {"hidden": hidden})) <= target
-                low, high = (middle, high) if fits else (low, middle)
-            if low >= 4:
-                found.append(options | {"hidden": [max(1, int(low * share)) for share in shape]})
+    for width, shape in itertools.product(SCRATCH_WIDTHS, SCRATCH_SHAPES):
+        options = {"embedding_dim": width, "hidden": None}
+        low, high = 0, SCRATCH_LARGEST
+        while high - low > 1:
+            middle = (low + high) // 2
+            hidden = [max(1, int(middle * share)) for share in shape]
+            fits = file_bytes(small_model(study, options | {"hidden": hidden})) <= target
+            low, high = (middle, high) if fits else (low, middle)
+        if low >= 4:
+            found.append(options | {"hidden": [max(1, int(low * share)) for share in shape]})
     return found
 
 
 def small_model(study: Study, options: dict) -> afm.Model:
-    return afm.make_model(study.settings.kind, study.train_set.schema, **(study.settings.model | options))
+    model = afm.make_model(study.settings.kind, study.train_set.schema, **(study.settings.model | options))
+    return with_integers(model, SCRATCH_BITS, study)
+
+
+def with_integers(model: afm.Model, bits: str, study: Study) -> afm.Model:
+    """A fresh model of the same options whose layers are all integers."""
+    layers = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
+    planned = layers & set(study.statistics(study.settings.seeds[0]).layers)
+    plan = {path: afm.LayerPlan(bits=bits) for path in planned}
+    return afm.make_model(model.kind, model.schema, **json.loads(model.options.to_json()), ranks=plan)
 
 
 def trained_small(study: Study, seed: int, options: dict) -> afm.Model:
     torch.manual_seed(seed)
     model = small_model(study, options)
     study.fit(model, seed, teacher=study.teachers, **study.settings.training)
-    return study.train_on(model, seed, True)
+    return model
