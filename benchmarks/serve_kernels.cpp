@@ -30,7 +30,10 @@ struct Mlp {
 };
 
 struct Buffer {
-  explicit Buffer(int64_t floats) : memory(static_cast<std::size_t>(floats) + 16, 0.1F) {}
+  explicit Buffer(int64_t floats) : memory(static_cast<std::size_t>(floats) + 16) {
+    std::mt19937 generator(2);
+    for (float& value : memory) value = std::normal_distribution<float>()(generator);
+  }
   float* data() {
     const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
     return memory.data() + (64 - address % 64) % 64 / sizeof(float);
@@ -49,7 +52,8 @@ Mlp random_mlp(const std::vector<int64_t>& widths, Bits bits) {
     std::vector<float> floats(static_cast<std::size_t>(n));
     std::vector<uint8_t> codes(static_cast<std::size_t>(n));
     for (float& value : floats) value = std::normal_distribution<float>(0, 0.05F)(generator);
-    for (uint8_t& code : codes) code = static_cast<uint8_t>(generator() % 7 + 16 * (generator() % 7));
+    for (uint8_t& code : codes)
+      code = static_cast<uint8_t>((generator() % 15 + 9) % 16 + 16 * ((generator() % 15 + 9) % 16));
     const void* elements = bits == Bits::kFloat ? static_cast<const void*>(floats.data()) : codes.data();
     mlp.layers.emplace_back(afm::serve::MatrixSource{.bits = bits,
                                                      .elements = elements,
@@ -60,11 +64,11 @@ Mlp random_mlp(const std::vector<int64_t>& widths, Bits bits) {
   return mlp;
 }
 
-void forward(const Kernels& kernels, const Mlp& mlp, float* const (&activations)[2], int64_t stride, float* scratch,
-             int64_t rows) {
+void forward(const Kernels& kernels, const Mlp& mlp, const float* inputs, float* const (&activations)[2],
+             int64_t stride, float* scratch, int64_t rows) {
   for (int64_t first = 0; first < rows; first += kBlock) {
     for (std::size_t l = 0; l < mlp.layers.size(); ++l) {
-      kernels.linear(mlp.layers[l].packed(), {.x = activations[l % 2],
+      kernels.linear(mlp.layers[l].packed(), {.x = l == 0 ? inputs : activations[l % 2],
                                               .x_stride = stride,
                                               .rows = std::min(kBlock, rows - first),
                                               .bias = mlp.bias.data(),
@@ -97,7 +101,7 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) widths.push_back(std::atoll(argv[i]));
   widths.push_back(1);
   const int64_t stride = afm::serve::padded_stride(*std::ranges::max_element(widths));
-  Buffer first(kBlock * stride), second(kBlock * stride), scratch(32 * (stride + 1));
+  Buffer inputs(kBlock * stride), first(kBlock * stride), second(kBlock * stride), scratch(32 * (stride + 1));
   std::printf("%-9s %-6s %7s %12s %10s\n", "simd", "bits", "batch", "microseconds", "GFLOP/s");
   for (const Simd simd : {Simd::kPortable, Simd::kAvx2, Simd::kAvx512}) {
     if (simd > afm::serve::best_simd()) continue;
@@ -105,7 +109,8 @@ int main(int argc, char** argv) {
       const Mlp mlp = random_mlp(widths, bits);
       for (const int64_t rows : {1, 2, 4, 8, 32, 128, 1024}) {
         const double time = median_microseconds([&] {
-          forward(afm::serve::kernels(simd), mlp, {first.data(), second.data()}, stride, scratch.data(), rows);
+          forward(afm::serve::kernels(simd), mlp, inputs.data(), {first.data(), second.data()}, stride, scratch.data(),
+                  rows);
         });
         const double flops = 2.0 * static_cast<double>(mlp.weights * rows);
         std::printf("%-9s %-6s %7lld %12.1f %10.1f\n",

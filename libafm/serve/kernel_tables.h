@@ -12,6 +12,7 @@ const Kernels& kernels_portable();
 #ifdef AFM_SERVE_X86  // defined by the build on x86-64
 const Kernels& kernels_avx2();
 const Kernels& kernels_avx512();
+void linear_vnni(const PackedMatrix& matrix, const LinearCall& call);  // Kernels::linear
 #endif
 
 }  // namespace afm::serve

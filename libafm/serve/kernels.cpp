@@ -17,10 +17,25 @@ Simd best_simd() {
   return Simd::kPortable;
 }
 
+#ifdef AFM_SERVE_X86
+namespace {
+
+const Kernels& best_kernels_avx512() {
+  static const Kernels kernels = [] {
+    Kernels table = kernels_avx512();
+    if (__builtin_cpu_supports("avx512vnni")) table.linear = linear_vnni;
+    return table;
+  }();
+  return kernels;
+}
+
+}  // namespace
+#endif
+
 const Kernels& kernels(Simd simd) {
 #ifdef AFM_SERVE_X86
   const Simd best = best_simd();
-  if (simd == Simd::kAvx512 && best == Simd::kAvx512) return kernels_avx512();
+  if (simd == Simd::kAvx512 && best == Simd::kAvx512) return best_kernels_avx512();
   if (simd != Simd::kPortable && best != Simd::kPortable) return kernels_avx2();
 #endif
   static_cast<void>(simd);

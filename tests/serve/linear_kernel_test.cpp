@@ -39,16 +39,17 @@ struct Case {
                    .column_scale = column_scale.empty() ? nullptr : column_scale.data()});
   }
 
-  // [rows, m] and, by `magnitude`, the sum of the absolute values of the terms.
+  // [rows, m] and, by `magnitude`, the sum of the absolute values of the terms; with integer weights, of terms as large
+  // as that of the row's largest activation: see Note [Three bytes] in kernels_vnni.cpp.
   std::vector<double> expected(std::vector<double>& magnitude) const {
     std::vector<double> y;
     for (int64_t r = 0; r < rows; ++r) {
       for (int64_t i = 0; i < m; ++i) {
         double total = bias.empty() ? 0 : bias[static_cast<std::size_t>(i)], size = std::abs(total);
         for (int64_t j = 0; j < n; ++j) {
-          const double term = static_cast<double>(x[static_cast<std::size_t>(r * x_stride + j)]) * weight(i, j);
+          const double term = activation(r, j) * weight(i, j);
           total += term;
-          size += std::abs(term);
+          size += bits == Bits::kFloat ? std::abs(term) : largest_activation(r) * std::abs(weight(i, j));
         }
         y.push_back(relu ? std::max(total, 0.0) : total);
         magnitude.push_back(size);
@@ -58,10 +59,19 @@ struct Case {
   }
 
   double weight(int64_t i, int64_t j) const {
-    double value = weights[static_cast<std::size_t>(i * n + j)];
-    if (!row_scale.empty()) value *= row_scale[static_cast<std::size_t>(i)];
-    if (!column_scale.empty()) value *= column_scale[static_cast<std::size_t>(j)];
-    return value;
+    const double value = weights[static_cast<std::size_t>(i * n + j)];
+    return row_scale.empty() ? value : value * row_scale[static_cast<std::size_t>(i)];
+  }
+
+  double activation(int64_t r, int64_t j) const {
+    const double value = x[static_cast<std::size_t>(r * x_stride + j)];
+    return column_scale.empty() ? value : value * column_scale[static_cast<std::size_t>(j)];
+  }
+
+  double largest_activation(int64_t r) const {
+    double largest = 0;
+    for (int64_t j = 0; j < n; ++j) largest = std::max(largest, std::abs(activation(r, j)));
+    return largest;
   }
 
   std::vector<float> computed(Simd simd, const Matrix& from) const {
@@ -164,6 +174,23 @@ TEST_CASE("an activation that is not a number or infinite does not become a numb
       CHECK(std::isfinite(y[0]));
       CHECK(std::isnan(y[40]));
       CHECK(std::isinf(y[80]));
+    }
+  }
+}
+
+TEST_CASE("an activation far above the others does not cost them their digits") {
+  for (const Bits bits : {Bits::kInt8, Bits::kInt4}) {
+    const std::vector<uint8_t> ones(20 * 96, bits == Bits::kInt8 ? 1 : 0x11);
+    std::vector<uint8_t> bytes = ones;
+    for (int64_t i = 0; i < 20; ++i) bytes[static_cast<std::size_t>(bits == Bits::kInt8 ? 96 * i : 48 * i)] &= 0xF0;
+    const Matrix matrix({.bits = bits, .elements = bytes.data(), .rows = 20, .columns = 96});
+    std::vector<float> x(96, 1e-3F), y(20), scratch(static_cast<std::size_t>(matrix.scratch_floats()));
+    x[0] = 1e6F;  // its weight is 0
+    for (const Simd simd : every_simd()) {
+      kernels(simd).linear(
+          matrix.packed(),
+          {.x = x.data(), .x_stride = 96, .rows = 1, .y = y.data(), .y_stride = 20, .scratch = scratch.data()});
+      for (const float value : y) CHECK(std::abs(value - 0.095F) < 1e-6F);
     }
   }
 }
