@@ -49,7 +49,7 @@ void check_width(const char* name, int64_t width, int64_t least) {
   fail<FormatError>("its option {} must be in [{}, {}], got {}", name, least, kMaxWidth, width);
 }
 
-nlohmann::json parsed(const std::string& text) {
+nlohmann::json parsed(std::string_view text) {
   try {
     return nlohmann::json::parse(text);
   } catch (const nlohmann::json::exception&) {

@@ -6,6 +6,9 @@
 #include <string_view>
 #include <type_traits>
 
+// What libafm_serve.so shows, beside its C interface.
+#define AFM_SERVE_EXPORT [[gnu::visibility("default")]]
+
 namespace afm::serve {
 
 enum class Simd { kPortable, kAvx2, kAvx512 };
@@ -13,6 +16,6 @@ constexpr std::array<std::string_view, 3> enum_names(std::type_identity<Simd>) {
   return {"portable", "avx2", "avx512"};
 }
 
-Simd best_simd();  // the best that this processor and this build have
+AFM_SERVE_EXPORT Simd best_simd();  // the best that this processor and this build have
 
 }  // namespace afm::serve
