@@ -36,6 +36,9 @@ function(afm_room_test name)
   add_executable(${name}_tests ${TEST_SOURCES})
   afm_compile_like_all(${name}_tests)
   target_compile_options(${name}_tests PRIVATE $<$<CONFIG:Release>:-O1>) # compile time counts, speed does not
+  if(AFM_CUDA AND "nn" IN_LIST TEST_ROOMS)
+    list(APPEND TEST_ROOMS cuda)
+  endif()
   list(TRANSFORM TEST_ROOMS PREPEND afm_)
   target_link_libraries(${name}_tests PRIVATE ${TEST_ROOMS} Catch2::Catch2WithMain)
   catch_discover_tests(${name}_tests TEST_PREFIX "${name}: " DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 600

@@ -80,9 +80,17 @@ void DCNImpl::add_cross(int64_t width) {
       "cross", nn::LatentCross(nn::LatentCrossOptions{.in_features = width, .layers = options.cross_layers}));
 }
 
-at::Tensor DCNImpl::forward(const Batch& batch) {
+at::Tensor DCNImpl::features_of(const Batch& batch) {
+  const int64_t dense = schema().dense_count();
+  if (const auto fused = fused_features(*embedding, batch, dense, /*interaction=*/false)) {
+    return fused->input.to(dtype());  // the cross network multiplies up to the power of its depth
+  }
   const at::Tensor read = read_of(*embedding, embedding->lookup(batch.ids), batch.ids);
-  const at::Tensor x0 = concatenate(read, dense_features(batch, schema().dense_count(), read));
+  return concatenate(read, dense_features(batch, dense, read));
+}
+
+at::Tensor DCNImpl::forward(const Batch& batch) {
+  const at::Tensor x0 = features_of(batch);
   if (latent_cross) {
     const at::Tensor crossed = latent_cross->forward(x0);
     return mlp ? crossed + head->forward(mlp->forward(x0)).squeeze(1) : crossed;

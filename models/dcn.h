@@ -63,6 +63,7 @@ class DCNImpl : public Model {
 
  private:
   void add_cross(int64_t width);
+  at::Tensor features_of(const Batch& batch);  // [B, F D + Q], of a folded embedding [B, K + Q]
 };
 TORCH_MODULE(DCN);
 

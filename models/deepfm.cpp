@@ -35,6 +35,10 @@ DeepFMImpl::DeepFMImpl(DeepFMOptions chosen, Schema counted, const RankPlan& pla
 }
 
 at::Tensor DeepFMImpl::forward(const Batch& batch) {
+  if (const auto fused = fused_features(*embedding, batch, schema().dense_count(), /*interaction=*/true)) {
+    return first_order(fused->score, wide_dense, wide_dense ? batch.dense : at::Tensor(), bias) +
+           mlp->forward(fused->input).squeeze(1);
+  }
   const nn::EmbeddingOutput output = embedding->lookup(batch.ids);
   const at::Tensor read = read_of(*embedding, output, batch.ids);
   const at::Tensor dense = dense_features(batch, schema().dense_count(), read);

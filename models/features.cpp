@@ -114,6 +114,14 @@ at::Tensor dense_features(const Batch& batch, int64_t count, const at::Tensor& v
   return count == 0 ? at::Tensor() : dense.to(values.scalar_type());
 }
 
+std::optional<nn::EmbeddingFeatures> fused_features(nn::EmbeddingImpl& embedding, const Batch& batch, int64_t count,
+                                                    bool interaction) {
+  if (!batch.ids.is_cuda() || is_folded(embedding)) return std::nullopt;
+  return embedding.features(
+      batch.ids, dense_features(batch, count, at::empty({batch.rows()}, batch.ids.options().dtype(at::kFloat))),
+      interaction);
+}
+
 at::Tensor concatenate(const at::Tensor& values, const at::Tensor& dense) {
   const at::Tensor flat = values.flatten(1);
   return dense.defined() ? at::cat({flat, dense}, 1) : flat;

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <string_view>
 #include <vector>
@@ -87,6 +88,10 @@ void apply_fresh_plan(torch::nn::Module& model, const RankPlan& plan);
 // The `count` dense features of a batch in the dtype of `values`; undefined when there are none. Throws DataError for a
 // batch whose dense features are not [B, count].
 at::Tensor dense_features(const Batch& batch, int64_t count, const at::Tensor& values);
+
+// The embedding's features() of a batch, whose dense features must be [B, count].
+std::optional<nn::EmbeddingFeatures> fused_features(nn::EmbeddingImpl& embedding, const Batch& batch, int64_t count,
+                                                    bool interaction);
 
 // values [B, F, D] or latents [B, K], dense [B, Q] or undefined -> [B, F D + Q] or [B, K + Q].
 at::Tensor concatenate(const at::Tensor& values, const at::Tensor& dense);

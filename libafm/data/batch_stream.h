@@ -42,6 +42,9 @@ class BatchStream {
   // and 0 <= batch <= batches().
   void start_epoch(int64_t epoch, int64_t batch = 0);
   std::optional<Batch> next();  // nullopt at the end of the epoch
+  // next() in two halves: the first moves index() on, false at the end; the second gathers any rows without a check.
+  bool advance();
+  Batch gather(const at::Tensor& index) const { return dataset_->gather(index); }
 
   int64_t batches() const;                    // per epoch
   int64_t position() const { return next_; }  // batches already taken in this epoch

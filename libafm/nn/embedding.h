@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <utility>
@@ -33,6 +34,7 @@ namespace afm::nn {
 
 struct EmbeddingLayout;  // private: embedding_layout.h
 class RowUpdates;        // private: touched_rows.h
+struct DeviceRowInbox;   // private: device_rows.h
 
 struct EmbeddingOptions {
   std::vector<int64_t> cardinalities = {};  // [F] ids per field, each at least 1
@@ -57,6 +59,13 @@ struct EmbeddingOutput {
   at::Tensor latents;  // [B, K] with Basis::kNone, else undefined; coordinates that a tier lacks are zero
 };
 
+// What models make of a lookup, in one pass on a GPU.
+struct EmbeddingFeatures {
+  at::Tensor input;  // [B, F D + Q] values and dense features side by side, of the type `feature_type`
+  at::Tensor
+      score;  // [B] float32: wide weights, and with `interaction` that of factorization_machine(); may be undefined
+};
+
 // Called with the ids and all that a lookup gives; see OutputHook.
 using LookupHook = std::function<void(const at::Tensor& ids, const EmbeddingOutput& output)>;
 
@@ -74,8 +83,14 @@ class EmbeddingImpl : public torch::nn::Cloneable<EmbeddingImpl>, public Layer {
   EmbeddingOutput lookup(const at::Tensor& ids);
   void set_lookup_hook(LookupHook hook) { lookup_hook_ = std::move(hook); }  // an empty hook removes it
   at::Tensor forward(const at::Tensor& ids);  // the values, with Basis::kNone the latents
-  // For an optimizer that trains the table (float32 on the CPU) row by row; null ends it. Not copied with the layer.
+  // The same with dense features [B, Q] (float32 without gradient, or undefined) in one pass, forward and backward;
+  // `interaction`: the fields meet in a factorization machine. nullopt where that does not exist: only for a dense
+  // float32 table of single-valued fields on a GPU of a build with AFM_CUDA, int32 ids and no hooks.
+  std::optional<EmbeddingFeatures> features(const at::Tensor& ids, const at::Tensor& dense, bool interaction);
+  // For an optimizer that trains the table (float32) row by row; null ends it. Not copied with the layer.
   void set_row_updates(std::shared_ptr<RowUpdates> updates) { row_updates_.pointer = std::move(updates); }
+  // The same on a GPU, of features().
+  void set_device_rows(std::shared_ptr<DeviceRowInbox> inbox) { row_updates_.on_device = std::move(inbox); }
   const EmbeddingLayout& layout() const { return *layout_; }
 
   bool is_dense() const override { return options.ranks.empty(); }
@@ -103,8 +118,9 @@ class EmbeddingImpl : public torch::nn::Cloneable<EmbeddingImpl>, public Layer {
   // On a GPU the range check of ids waits for the device. Data that was checked before (Dataset) may switch it off; an
   // id out of range is then clamped, never out of bounds. On the CPU the check is free and always on.
   bool check_ids = true;
-  at::Tensor weight;                 // dense
-  at::Tensor latent, basis, offset;  // factorized; basis and offset undefined with Basis::kNone
+  at::ScalarType feature_type = at::kFloat;  // of features(): float32 or bfloat16; the table stays float32
+  at::Tensor weight;                         // dense
+  at::Tensor latent, basis, offset;          // factorized; basis and offset undefined with Basis::kNone
 
  private:
   struct RowUpdatesOfOne {
@@ -112,6 +128,7 @@ class EmbeddingImpl : public torch::nn::Cloneable<EmbeddingImpl>, public Layer {
     RowUpdatesOfOne(const RowUpdatesOfOne&) {}
     RowUpdatesOfOne& operator=(const RowUpdatesOfOne&) { return *this; }
     std::shared_ptr<RowUpdates> pointer;
+    std::shared_ptr<DeviceRowInbox> on_device;
   };
 
   EmbeddingOptions reshaped(const LayerPlan& plan) const;  // checked

@@ -44,6 +44,7 @@ class Layer {
   void call_hook(const at::Tensor& input, const at::Tensor& output) const {
     if (hook_) hook_(input, output);
   }
+  bool has_hook() const { return static_cast<bool>(hook_); }
 
  private:
   OutputHook hook_;

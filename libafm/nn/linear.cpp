@@ -69,13 +69,17 @@ void LinearImpl::pretty_print(std::ostream& stream) const {
 at::Tensor LinearImpl::forward(const at::Tensor& x) {
   TORCH_CHECK(x.dim() >= 1 && x.size(-1) == options.in_features, "Linear: expected [*, ", options.in_features,
               "], got ", x.sizes());
+  // Mixed precision (EmbeddingImpl::feature_type): weights stay float32 and are rounded where they meet their input.
+  const auto fitting = [&](const at::Tensor& parameter) {
+    return parameter.defined() && x.scalar_type() == at::kBFloat16 ? parameter.to(at::kBFloat16) : parameter;
+  };
   at::Tensor y;
   if (is_dense()) {
-    y = at::linear(x, values_of(weight, first_integers_), bias);
+    y = at::linear(x, fitting(values_of(weight, first_integers_)), fitting(bias));
   } else {
-    at::Tensor latent = at::linear(x, values_of(down, first_integers_), down_bias);
+    at::Tensor latent = at::linear(x, fitting(values_of(down, first_integers_)), fitting(down_bias));
     if (options.activation != FactorActivation::kNone) latent.relu_();
-    y = at::linear(latent, values_of(up, second_integers_), up_bias);
+    y = at::linear(latent, fitting(values_of(up, second_integers_)), fitting(up_bias));
   }
   call_hook(x, y);
   return y;

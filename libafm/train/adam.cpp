@@ -34,9 +34,17 @@ void Adam::step(double learning_rate) {
     }
     if (parameters.empty()) continue;
     at::_foreach_add_(counts, 1);
-    at::_fused_adam_(parameters, gradients, first, second, /*max_exp_avg_sqs=*/{}, counts, learning_rate, kAdamBeta1,
-                     kAdamBeta2, group.l2, kAdamEpsilon, /*amsgrad=*/false, /*maximize=*/false);
+    const auto step_with = [&](const auto& rate) {
+      at::_fused_adam_(parameters, gradients, first, second, /*max_exp_avg_sqs=*/{}, counts, rate, kAdamBeta1,
+                       kAdamBeta2, group.l2, kAdamEpsilon, /*amsgrad=*/false, /*maximize=*/false);
+    };
+    rate_.defined() ? step_with(rate_) : step_with(learning_rate);
   }
+}
+
+bool Adam::read_rate_from(const at::Tensor& rate) {
+  rate_ = rate;
+  return true;
 }
 
 void Adam::zero_grad() {

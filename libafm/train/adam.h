@@ -17,7 +17,8 @@ class Adam final : public Optimizer {
   explicit Adam(std::vector<ParameterGroup> groups);
 
   void step(double learning_rate) override;  // a parameter without a gradient is left alone
-  void zero_grad() override;                 // in place: their memory is kept
+  bool read_rate_from(const at::Tensor& rate) override;
+  void zero_grad() override;  // in place: their memory is kept
 
   TensorMap state() const override;  // "<name>.mean", "<name>.square", "<name>.step"
   void load_state(const TensorMap& state, std::string_view where) override;
@@ -28,6 +29,7 @@ class Adam final : public Optimizer {
     std::vector<at::Tensor> means, squares, steps;
   };
   std::vector<Group> groups_;
+  at::Tensor rate_;  // undefined: the argument of step()
 };
 
 }  // namespace afm

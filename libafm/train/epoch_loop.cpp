@@ -13,6 +13,7 @@
 #include "libafm/train/check_options.h"
 #include "libafm/train/loss.h"
 #include "libafm/train/make_optimizer.h"
+#include "libafm/train/precision_scope.h"
 #include "libafm/train/random_state.h"
 #include "libafm/train/schedule.h"
 #include "libafm/train/teachers.h"
@@ -70,6 +71,7 @@ EpochLoop::EpochLoop(Model& model, const Dataset& train_set, const Dataset& vali
       stream_(train_set_, batch_options(options, train_set.size())),
       optimizer_(make_optimizer(moved(model, device_), options)),
       loss_sum_(at::zeros({}, at::TensorOptions(device_).dtype(at::kDouble))) {
+  if (options.cuda_graph && device_.is_cuda()) record_steps();
   position_.learning_rate = options.learning_rate;
   torch::manual_seed(static_cast<uint64_t>(options.seed));
   keep_best();
@@ -101,12 +103,13 @@ void EpochLoop::run_epochs() {
 }
 
 void EpochLoop::run_batches() {
+  const PrecisionScope precision(model_, options_.precision);
   checked_ = position_.batch;
   stream_.start_epoch(epochs_done(), position_.batch);
   epoch_watch_ = Stopwatch(position_.seconds);
   epoch_watch_.resume();
-  while (const auto batch = stream_.next()) {
-    step(*batch);
+  while (stream_.advance()) {
+    step();
     ++position_.batch;
     const bool report_now = on_progress_ && report_watch_.seconds() >= kSecondsPerReport;
     const bool save_now = !options_.checkpoint.empty() && save_watch_.seconds() >= options_.checkpoint_seconds;
@@ -119,17 +122,38 @@ void EpochLoop::run_batches() {
   epoch_watch_.pause();
 }
 
-void EpochLoop::step(const Batch& batch) {
+void EpochLoop::record_steps() {
+  const auto on_device = at::TensorOptions(device_);
+  rate_ = at::empty({1}, on_device.dtype(at::kFloat));
+  index_ = at::empty({options_.batch_size}, on_device.dtype(at::kLong));
+  if (optimizer_->read_rate_from(rate_)) {
+    graphed_ = GraphedStep::make(device_);
+  }
+  if (!graphed_) optimizer_->read_rate_from({});
+}
+
+void EpochLoop::step() {
+  const at::Tensor& index = stream_.index();
+  const double rate = learning_rate_of(position_.batch);
+  if (!graphed_) return train_on(index, rate);
+  if (std::exchange(rate_now_, rate) != rate) rate_.fill_(rate);
+  if (index.size(0) != options_.batch_size) return train_on(index, rate);
+  index_.copy_(index);
+  graphed_->run(model_, [&] { train_on(index_, rate); });
+}
+
+void EpochLoop::train_on(const at::Tensor& index, double learning_rate) {
+  const Batch batch = stream_.gather(index);
   optimizer_->zero_grad();
   const at::Tensor logits = model_.forward(batch);
   check_logits(model_, logits, batch.rows());
   at::Tensor loss = logloss_of(logits, batch.label);
   if (teacher_logits_.defined()) {
-    const at::Tensor targets = teacher_logits_.index_select(0, stream_.index());
+    const at::Tensor targets = teacher_logits_.index_select(0, index);
     loss = loss + teaching_loss(options_, logits, targets, batch.label, click_rate_);
   }
   loss.backward();
-  optimizer_->step(learning_rate_of(position_.batch));
+  optimizer_->step(learning_rate);
   const torch::NoGradGuard no_grad;
   loss_sum_.add_(loss.detach(), batch.rows());
 }

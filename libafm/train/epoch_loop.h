@@ -8,6 +8,7 @@
 #include "libafm/core/tensors.h"
 #include "libafm/data/batch_stream.h"
 #include "libafm/train/checkpoint.h"
+#include "libafm/train/graphed_step.h"
 #include "libafm/train/optimizer.h"
 #include "libafm/train/stopwatch.h"
 #include "libafm/train/trainer.h"
@@ -28,7 +29,9 @@ class EpochLoop {
  private:
   void run_epochs();
   void run_batches();
-  void step(const Batch& batch);
+  void step();
+  void train_on(const at::Tensor& index, double learning_rate);
+  void record_steps();
   void check_loss();
   EpochRecord validated(double train_loss);
   void end_epoch(EpochRecord record);
@@ -53,6 +56,9 @@ class EpochLoop {
   RunIdentity identity_;
   BatchStream stream_;
   std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<GraphedStep> graphed_;  // null: every step is launched anew
+  at::Tensor rate_, index_;               // what a recorded step reads: [1] learning rate, [batch_size] rows
+  double rate_now_ = -1.0;                // in `rate_`
   RunPosition position_;
   TensorMap best_;
   at::Tensor loss_sum_;  // on the device: reading it each batch would make a GPU wait

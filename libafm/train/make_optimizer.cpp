@@ -8,6 +8,7 @@
 
 #include "libafm/nn/embedding.h"
 #include "libafm/train/adam.h"
+#include "libafm/train/device_adagrad.h"
 #include "libafm/train/lazy_adam.h"
 #include "libafm/train/parameter_groups.h"
 #include "libafm/train/row_adagrad.h"
@@ -33,6 +34,11 @@ class JointOptimizer final : public Optimizer {
 
   void step(double learning_rate) override {
     for (const auto& part : parts_) part->step(learning_rate);
+  }
+  bool read_rate_from(const at::Tensor& rate) override {
+    bool all = true;
+    for (const auto& part : parts_) all = part->read_rate_from(rate) && all;
+    return all;
   }
   void zero_grad() override {
     for (const auto& part : parts_) part->zero_grad();
@@ -87,8 +93,9 @@ std::unique_ptr<Optimizer> table_optimizer(nn::EmbeddingImpl& embedding, const s
                                            const at::Tensor& table, const TrainOptions& options,
                                            int64_t lazy_elements) {
   if (options.optimizer == OptimizerKind::kAdagrad) {
-    return std::make_unique<RowAdagrad>(embedding, name, options.embedding_l2,
-                                        options.adagrad_learning_rate / options.learning_rate);
+    const double scale = options.adagrad_learning_rate / options.learning_rate;
+    if (auto on_device = device_adagrad(embedding, name, options.embedding_l2, scale)) return on_device;
+    return std::make_unique<RowAdagrad>(embedding, name, options.embedding_l2, scale);
   }
   if (table.numel() < lazy_elements || !LazyAdam::serves(embedding)) return nullptr;
   return std::make_unique<LazyAdam>(embedding, name, options.embedding_l2);

@@ -28,6 +28,10 @@ class Optimizer {
   virtual void step(double learning_rate) = 0;  // uses the gradients of the last backward pass
   virtual void zero_grad() = 0;                 // before the next one
 
+  // From now on step() reads the learning rate from `rate` ([1] float32 on the device of the parameters) and not from
+  // its argument, so that a recorded step can be repeated with another one. False where it cannot.
+  virtual bool read_rate_from(const at::Tensor& rate) { return !rate.defined(); }
+
   // An optimizer may put off what a step owes to a row that no batch reads. After flush() all of it is done: before
   // anybody but a training step reads the parameters.
   virtual void flush() {}

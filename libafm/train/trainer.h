@@ -35,6 +35,13 @@ constexpr std::array<std::string_view, 3> enum_names(std::type_identity<Schedule
 enum class OptimizerKind { kAdam, kAdagrad };
 constexpr std::array<std::string_view, 2> enum_names(std::type_identity<OptimizerKind>) { return {"adam", "adagrad"}; }
 
+// Of the arithmetic in matrix products on a GPU during training; tables, weights and optimizers stay float32. kTf32:
+// products of float32 rounded to 10 bits. kBf16: what the MLP reads is bfloat16, and so all that follows of it.
+enum class Precision { kFloat32, kTf32, kBf16 };
+constexpr std::array<std::string_view, 3> enum_names(std::type_identity<Precision>) {
+  return {"float32", "tf32", "bf16"};
+}
+
 struct TrainOptions {
   int64_t epochs = 50;          // at most; >= 1
   int64_t batch_size = 4096;    // rows; >= 2
@@ -42,15 +49,19 @@ struct TrainOptions {
   OptimizerKind optimizer = OptimizerKind::kAdam;
   double adagrad_learning_rate = 0.02;  // of kAdagrad; the schedule changes it as it does learning_rate; > 0
   Schedule schedule = Schedule::kPlateau;
-  double lr_decay = 0.1;      // of kPlateau; in (0, 1]
-  int64_t patience = 2;       // stop after so many epochs in a row without a better AUC; 0 = never stop early
-  double embedding_l2 = 0.0;  // penalty (l2 / 2) ||table||^2 over the whole table each step (kAdagrad: over the rows
-                              // that the batch reads), wide weights included; >= 0
+  double lr_decay = 0.1;       // of kPlateau; in (0, 1]
+  int64_t patience = 2;        // stop after so many epochs in a row without a better AUC; 0 = never stop early
+  double embedding_l2 = 0.0;   // penalty (l2 / 2) ||table||^2 over the whole table each step (kAdagrad: over the rows
+                               // that the batch reads), wide weights included; >= 0
   double mlp_l2 = 0.0;         // the same on every other weight matrix; >= 0
   int64_t seed = 1;            // order of rows and dropout
   std::string device = "cpu";  // "cpu", "cuda", "cuda:1"; the model is moved there and stays
-  double distillation = 1.0;   // with teachers: weight a of a KL(teachers || student); >= 0
-  double temperature = 1.0;    // of both logits in that term; > 0
+  Precision precision = Precision::kFloat32;
+  // Record one step on a GPU and repeat it. For models whose forward() does the same work on the device for every batch
+  // of one size, as those of models/ do; a step that cannot be recorded is done as without.
+  bool cuda_graph = false;
+  double distillation = 1.0;  // with teachers: weight a of a KL(teachers || student); >= 0
+  double temperature = 1.0;   // of both logits in that term; > 0
   // Added to that weight on the rows where the teachers are on the label's side of the click rate: decisions that were
   // right are kept first (arXiv 2012.01604); >= 0
   double label_preserving = 0.0;
@@ -79,6 +90,8 @@ constexpr auto field_list(std::type_identity<TrainOptions>) {
       field("mlp_l2", &TrainOptions::mlp_l2, "The same on every other weight matrix."),
       field("seed", &TrainOptions::seed, "Order of rows and dropout."),
       field("device", &TrainOptions::device, "cpu, cuda or cuda:N."),
+      field("precision", &TrainOptions::precision, "Of matrix products on a GPU: float32, tf32 or bf16."),
+      field("cuda_graph", &TrainOptions::cuda_graph, "Record one step on a GPU and repeat it."),
       field("distillation", &TrainOptions::distillation, "Weight of the teachers' term."),
       field("temperature", &TrainOptions::temperature, "Temperature of the teachers' term."),
       field("label_preserving", &TrainOptions::label_preserving, "More weight of it where the teachers are right."),

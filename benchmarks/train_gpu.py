@@ -1,0 +1,217 @@
+"""Training throughput of DeepFM on a GPU: libafm, the best stock PyTorch step, and the loop that CTR libraries run.
+
+    python benchmarks/train_gpu.py --rows 1.3e6 33e6 --batches 4096 65536
+
+39 fields of Criteo's shape, power-law ids generated in memory, embedding 16, 400-400-400 without batch norm, row-wise
+Adagrad on the table, Adam on the rest, data resident on the device. All in one process on one card; medians, ratios,
+and the share of what the card's measured copy bandwidth and matrix rate allow: the time of the matrix products at that
+rate and of 10 kB a row at that bandwidth, one after the other. --profile lists the kernels of our step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import time
+import traceback
+
+import afm
+import torch
+from peers.stock_deepfm import LoopStep, StockStep, rounds
+
+FIELDS, DIM, HIDDEN = 39, 16, [400, 400, 400]
+SMALL = [3, 4, 10, 15, 18, 24, 27, 30, 36, 49, 60, 80, 105, 120, 150, 200, 305, 500, 583, 633]
+SMALL += [1400, 2000, 3000, 4000, 5600, 8000, 10000, 12000, 14000]  # 29 fields; the other ten share the rest
+LARGE = [10, 8, 6, 5, 4, 3, 2, 2, 1, 1]
+KILOBYTES_PER_ROW = 10.0  # ids, rows of the table and their update, activations and their gradients
+
+
+def cardinalities_of(rows: int) -> list[int]:
+    rest = rows - sum(SMALL)
+    return [*SMALL, *(rest * share // sum(LARGE) for share in LARGE)]
+
+
+def clicks(cardinalities: list[int], count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """ids with P(v) ~ 1 / (v + 1), labels that depend on some of them: on the device."""
+    generator = torch.Generator("cuda").manual_seed(1)
+    ids = torch.empty(count, len(cardinalities), dtype=torch.int32, device="cuda")
+    for field, size in enumerate(cardinalities):
+        share = torch.rand(count, generator=generator, device="cuda", dtype=torch.float64)
+        ids[:, field] = (torch.pow(size + 1.0, share) - 1).clamp_(0, size - 1).int()
+    odd = (ids[:, ::5] % 2).sum(1) - 3.5
+    labels = (torch.rand(count, generator=generator, device="cuda") < torch.sigmoid(odd - 1)).float()
+    return ids, labels
+
+
+def schema_of(cardinalities: list[int]) -> afm.Schema:
+    return afm.Schema(fields=[afm.FieldSpec(name=f"f{i}", cardinality=size) for i, size in enumerate(cardinalities)])
+
+
+def seconds_of(work, repeats: int = 10) -> float:
+    work()
+    taken = []
+    for _ in range(repeats):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        work()
+        end.record()
+        torch.cuda.synchronize()
+        taken.append(begin.elapsed_time(end) / 1e3)
+    return statistics.median(taken)
+
+
+def ceilings() -> tuple[float, dict[str, float]]:
+    """Bytes a second of a copy (read and written), floating-point operations a second of a matrix product."""
+    source = torch.randn(1 << 28, device="cuda")
+    target = torch.empty_like(source)
+    bandwidth = 2 * source.nbytes / seconds_of(lambda: target.copy_(source))
+    rates = {}
+    for name, dtype in {"bf16": torch.bfloat16, "tf32": torch.float32}.items():
+        torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
+        a, b = (torch.randn(8192, 8192, device="cuda", dtype=dtype) for _ in range(2))
+        rates[name] = 2 * 8192**3 / seconds_of(lambda a=a, b=b: a @ b)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return bandwidth, rates
+
+
+def operations_per_row() -> int:
+    widths = [FIELDS * DIM, *HIDDEN, 1]
+    return 6 * sum(a * b for a, b in itertools.pairwise(widths))
+
+
+def afm_seconds(model, train_set, valid_set, batch: int, **options) -> float:
+    """Seconds a step, median over epochs after the first."""
+    history = afm.train(
+        model,
+        train_set,
+        valid_set,
+        batch_size=batch,
+        device="cuda",
+        optimizer="adagrad",
+        schedule="constant",
+        patience=0,
+        **{"epochs": 6, "cuda_graph": True, **options},
+    )
+    steps = -(-len(train_set) // batch)
+    return statistics.median(epoch.seconds for epoch in history.epochs[1:]) / steps
+
+
+class Table:
+    """Prints each line when it is known, with its ratio to the stock step."""
+
+    def __init__(self, bandwidth: float, rates: dict[str, float]) -> None:
+        self.bandwidth, self.rates = bandwidth, rates
+        print("| rows | batch | step | ms | M rows/s | against stock | share of the ceilings |")
+        print("|--:|--:|---|--:|--:|--:|--:|", flush=True)
+
+    def line(self, rows: int, batch: int, name: str, seconds: float, stock: float | None) -> None:
+        kind = "bf16" if "bf16" in name else "tf32"
+        floor = batch * (operations_per_row() / self.rates[kind] + KILOBYTES_PER_ROW * 1e3 / self.bandwidth)
+        ratio = f"{stock / seconds:.2f}x" if stock else ""
+        speed = batch / seconds / 1e6
+        print(
+            f"| {rows / 1e6:.1f} M | {batch:,} | {name} | {seconds * 1e3:.3f} | {speed:.2f} | {ratio} | "
+            f"{floor / seconds:.0%} |",
+            flush=True,
+        )
+
+
+def attempt(name: str, work):
+    try:
+        return work()
+    except Exception:  # the other lines still count
+        print(f"{name} failed:\n{traceback.format_exc(limit=3)[-1500:]}", flush=True)
+        torch.cuda.empty_cache()
+        return None
+
+
+def measure(rows: int, batches: list[int], count: int, table: Table, loop: bool) -> None:
+    cardinalities = cardinalities_of(rows)
+    ids, labels = clicks(cardinalities, count)
+    order = torch.randperm(count, device="cuda")
+    started = time.perf_counter()
+    host = ids.cpu(), labels.cpu()
+    schema = schema_of(cardinalities)
+    train_set = afm.Dataset.from_tensors(schema, host[0], label=host[1])
+    valid_set = afm.Dataset.from_tensors(schema, host[0][:4096], label=host[1][:4096])
+    model = afm.DeepFM(schema, embedding_dim=DIM, hidden=HIDDEN, batch_norm=False)
+    print(f"(data and model of {rows / 1e6:.1f} M rows: {time.perf_counter() - started:.1f} s)", flush=True)
+    for batch in batches:
+        steps = 200 if batch < 20000 else 40
+        stock = None
+        for name, dtype in {"stock bf16": torch.bfloat16, "stock tf32": torch.float32}.items():
+            torch.backends.cuda.matmul.allow_tf32 = True
+
+            def stock_seconds(dtype=dtype, batch=batch, steps=steps) -> float:
+                step = StockStep(cardinalities, DIM, HIDDEN, (ids, labels), batch, dtype)
+                return rounds(step, order, batch, steps)
+
+            seconds = attempt(name, stock_seconds)
+            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.cuda.empty_cache()
+            if seconds:
+                table.line(rows, batch, name, seconds, None)
+                stock = stock or seconds
+        variants = {
+            "libafm bf16": {"precision": "bf16"},
+            "libafm tf32": {"precision": "tf32"},
+            "libafm bf16, no graph": {"precision": "bf16", "cuda_graph": False, "epochs": 3},
+        }
+        for name, options in variants.items():
+            seconds = attempt(name, lambda o=options, b=batch: afm_seconds(model, train_set, valid_set, b, **o))
+            if seconds:
+                table.line(rows, batch, name, seconds, stock)
+        if loop and batch < 20000:
+            step = attempt("loop", lambda: LoopStep(cardinalities, DIM, HIDDEN, host))
+            if step:
+                table.line(rows, batch, "FuxiCTR-style loop", rounds(step, order.cpu(), batch, 5), stock)
+
+
+def profile(rows: int, batch: int, count: int) -> None:
+    """Kernels of our step, by their share of the time."""
+    cardinalities = cardinalities_of(rows)
+    ids, labels = clicks(cardinalities, count)
+    schema = schema_of(cardinalities)
+    train_set = afm.Dataset.from_tensors(schema, ids.cpu(), label=labels.cpu())
+    valid_set = afm.Dataset.from_tensors(schema, ids[:4096].cpu(), label=labels[:4096].cpu())
+    model = afm.DeepFM(schema, embedding_dim=DIM, hidden=HIDDEN, batch_norm=False)
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities, acc_events=True) as found:
+        afm_seconds(model, train_set, valid_set, batch, epochs=2, precision="bf16")
+    steps = 2 * -(-len(train_set) // batch)
+    kernels = [e for e in found.key_averages() if e.self_device_time_total > 0 and e.device_type.name == "CUDA"]
+    total = sum(e.self_device_time_total for e in kernels)
+    print(f"\nkernels at batch {batch:,}, {total / steps:.0f} us a step over {steps} steps (validation included)")
+    for event in sorted(kernels, key=lambda e: -e.self_device_time_total)[:32]:
+        name = event.key.replace("at::native::", "").replace("(anonymous namespace)::", "")
+        print(f"{event.self_device_time_total / steps:8.1f} us {event.count / steps:6.2f}x  {name[:100]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=float, nargs="+", default=[1.3e6, 33e6], help="rows of the table")
+    parser.add_argument("--batches", type=int, nargs="+", default=[4096, 65536])
+    parser.add_argument("--samples", type=int, default=48 * 65536)
+    parser.add_argument("--profile", action="store_true", help="list the kernels of our step instead")
+    arguments = parser.parse_args()
+    torch.manual_seed(1)
+    print(f"{torch.cuda.get_device_name(0)}, torch {torch.__version__}, libafm {afm.__version__}")
+    if arguments.profile:
+        for batch in arguments.batches:
+            attempt("profile", lambda batch=batch: profile(int(arguments.rows[0]), batch, 16 * batch))
+        return
+    bandwidth, rates = ceilings()
+    print(f"copy {bandwidth / 1e12:.2f} TB/s, " + ", ".join(f"{n} {r / 1e12:.0f} TFLOP/s" for n, r in rates.items()))
+    table = Table(bandwidth, rates)
+    for place, rows in enumerate(arguments.rows):
+        attempt(
+            f"{rows:.0f} rows",
+            lambda rows=rows, place=place: measure(
+                int(rows), arguments.batches, arguments.samples, table, loop=place == 0
+            ),
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+#include <limits>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include <ATen/ATen.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/custom_class.h>
+
+#include "libafm/cuda/table.h"
+#include "libafm/nn/cpu_kernels.h"
+#include "libafm/nn/device_rows.h"
+#include "libafm/nn/embedding_layout.h"
+
+namespace afm::nn {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+using LayoutPointer = std::shared_ptr<EmbeddingLayout>;
+using InboxPointer = std::shared_ptr<DeviceRowInbox>;
+
+void check_launch(cuda::Status status) {
+  TORCH_CHECK(status == 0, "a CUDA kernel failed: ", cuda::status_text(status));
+}
+
+cuda::Stream stream_of(const at::Tensor& tensor) { return c10::cuda::getCurrentCUDAStream(tensor.get_device()); }
+
+cuda::Element element_of(at::ScalarType type) {
+  return type == at::kBFloat16 ? cuda::Element::kBfloat16 : cuda::Element::kFloat;
+}
+
+float* floats(const at::Tensor& tensor) { return tensor.defined() ? tensor.mutable_data_ptr<float>() : nullptr; }
+
+uint32_t* unsigned_of(const at::Tensor& tensor) {
+  return reinterpret_cast<uint32_t*>(tensor.mutable_data_ptr<int32_t>());
+}
+
+cuda::Table table_of(const EmbeddingLayout& layout, const at::Tensor& table) {
+  return {.rows = table.mutable_data_ptr<float>(),
+          .row_count = layout.rows,
+          .stride = static_cast<int>(table.size(1)),
+          .dim = static_cast<int>(layout.dim),
+          .fields = static_cast<int>(layout.field_count()),
+          .first_row = layout.first_row.const_data_ptr<int64_t>(),
+          .highest = layout.highest.const_data_ptr<int64_t>()};
+}
+
+at::Tensor bytes(std::size_t count, const at::Tensor& like) {
+  return at::empty({static_cast<int64_t>(count)}, like.options().dtype(at::kByte));
+}
+
+struct FeatureTask {
+  LayoutPointer layout;
+  InboxPointer inbox;  // null: the table's gradient is a tensor like any other
+  at::ScalarType type;
+  bool interaction, trains, check_ids;
+};
+
+// Lets the graph keep what its backward pass needs.
+struct FeatureCapsule : torch::CustomClassHolder {
+  explicit FeatureCapsule(FeatureTask held) : task(std::move(held)) {}
+  FeatureTask task;
+};
+
+struct FeatureFunction : torch::autograd::Function<FeatureFunction> {
+  static variable_list forward(AutogradContext* context, const at::Tensor& table, const at::Tensor& ids,
+                               const std::optional<at::Tensor>& dense, const FeatureTask& task) {
+    const c10::cuda::CUDAGuard guard(table.device());
+    const EmbeddingLayout& layout = *task.layout;
+    const int64_t batch = ids.size(0), fields = layout.field_count();
+    const int64_t dense_count = dense ? dense->size(1) : 0;
+    const at::TensorOptions options = table.options();
+    const auto empty_if = [&](bool wanted, at::IntArrayRef shape, at::ScalarType type) {
+      return wanted ? at::empty(shape, options.dtype(type)) : at::Tensor();
+    };
+    const at::Tensor input = at::empty({batch, fields * layout.dim + dense_count}, options.dtype(task.type));
+    const at::Tensor score = empty_if(layout.wide || task.interaction, {batch}, at::kFloat);
+    const at::Tensor sums = empty_if(task.trains && task.interaction, {batch, layout.dim}, at::kFloat);
+    const at::Tensor rows = empty_if(task.trains, {batch * fields}, at::kInt);
+    const at::Tensor wrong = task.check_ids ? at::zeros({1}, options.dtype(at::kLong)) : at::Tensor();
+    check_launch(cuda::lookup(table_of(layout, table),
+                              {.ids = ids.const_data_ptr<int32_t>(),
+                               .batch = batch,
+                               .dense = dense ? dense->const_data_ptr<float>() : nullptr,
+                               .dense_count = static_cast<int>(dense_count),
+                               .input = input.mutable_data_ptr(),
+                               .element = element_of(task.type),
+                               .score = floats(score),
+                               .interaction = task.interaction,
+                               .sums = floats(sums),
+                               .rows = rows.defined() ? unsigned_of(rows) : nullptr,
+                               .wrong = wrong.defined() ? wrong.mutable_data_ptr<int64_t>() : nullptr},
+                              stream_of(table)));
+    if (wrong.defined() && wrong.item<int64_t>() > 0) fail_id(layout, ids);
+
+    context->set_materialize_grads(false);
+    context->saved_data["task"] = c10::IValue::make_capsule(c10::make_intrusive<FeatureCapsule>(task));
+    context->save_for_backward({table, rows, sums});
+    return score.defined() ? variable_list{input, score} : variable_list{input};
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list& incoming) {
+    refuse_second_derivative("Embedding");
+    const auto capsule = context->saved_data["task"].toCapsule();
+    const FeatureTask& task = static_cast<const FeatureCapsule&>(*capsule).task;
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor &table = saved[0], &rows = saved[1];
+    const c10::cuda::CUDAGuard guard(table.device());
+    const auto contiguous = [](const at::Tensor& tensor) { return tensor.defined() ? tensor.contiguous() : tensor; };
+
+    DeviceRowGradients gradients{.batch = rows.size(0) / task.layout->field_count(),
+                                 .sorted_rows = at::empty_like(rows),
+                                 .sorted_places = at::empty_like(rows),
+                                 .input = contiguous(incoming[0]),
+                                 .score = incoming.size() > 1 ? contiguous(incoming[1]) : at::Tensor(),
+                                 .sums = saved[2]};
+    // Without a gradient of the score the sums have no share in it.
+    if (!gradients.score.defined()) gradients.sums = at::Tensor();
+    const at::Tensor places = at::arange(rows.size(0), rows.options());
+    const std::size_t size = cuda::sort_scratch(rows.size(0), task.layout->rows);
+    const at::Tensor scratch = bytes(size, rows);
+    check_launch(cuda::sort_rows(unsigned_of(rows), places.const_data_ptr<int32_t>(), rows.size(0), task.layout->rows,
+                                 scratch.mutable_data_ptr(), size, unsigned_of(gradients.sorted_rows),
+                                 gradients.sorted_places.mutable_data_ptr<int32_t>(), stream_of(rows)));
+    at::Tensor gradient;
+    if (task.inbox) {
+      task.inbox->parts.push_back(std::move(gradients));
+    } else {
+      gradient = whole_gradient(*task.layout, table, gradients);
+    }
+    return {gradient, at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+// The kernel's view of gradients; `scratch` must outlive the launch.
+cuda::RowGradients view_of(const EmbeddingLayout& layout, const DeviceRowGradients& rows, const at::Tensor& scratch) {
+  const bool has_input = rows.input.defined();
+  return {.sorted_rows = unsigned_of(rows.sorted_rows),
+          .sorted_places = rows.sorted_places.const_data_ptr<int32_t>(),
+          .batch = rows.batch,
+          .input = has_input ? rows.input.const_data_ptr() : nullptr,
+          .input_stride = has_input ? rows.input.size(1) : layout.field_count() * layout.dim,
+          .element = has_input ? element_of(rows.input.scalar_type()) : cuda::Element::kFloat,
+          .score = floats(rows.score),
+          .sums = floats(rows.sums),
+          .scratch = scratch.mutable_data_ptr()};
+}
+
+at::Tensor scratch_for(const EmbeddingLayout& layout, const DeviceRowGradients& rows) {
+  const int64_t places = rows.batch * layout.field_count();
+  return bytes(cuda::gradient_scratch(places, static_cast<int>(layout.dim)), rows.sorted_rows);
+}
+
+bool fits(const at::Tensor& dense, int64_t batch) {
+  if (!dense.defined()) return true;
+  return dense.is_cuda() && dense.scalar_type() == at::kFloat && dense.dim() == 2 && dense.size(0) == batch &&
+         !dense.requires_grad();
+}
+
+}  // namespace
+
+bool serves_features(const EmbeddingImpl& embedding) {
+  const EmbeddingLayout& layout = embedding.layout();
+  if (!embedding.is_dense() || embedding.options.bits != Bits::kFloat) return false;
+  const at::Tensor& table = embedding.weight;
+  return table.is_cuda() && table.scalar_type() == at::kFloat && table.is_contiguous() && !layout.multi &&
+         layout.slots == layout.field_count() && layout.dim <= cuda::kLargestDim &&
+         layout.rows < std::numeric_limits<uint32_t>::max();
+}
+
+std::optional<EmbeddingFeatures> EmbeddingImpl::features(const at::Tensor& ids, const at::Tensor& dense,
+                                                         bool interaction) {
+  if (!serves_features(*this) || has_hook() || lookup_hook_) return std::nullopt;
+  if (!ids.is_cuda() || ids.scalar_type() != at::kInt || ids.dim() != 2 || ids.size(1) != slot_count() ||
+      ids.numel() > std::numeric_limits<int32_t>::max() || !fits(dense, ids.size(0))) {
+    return std::nullopt;
+  }
+  layout_on(ids.device());
+  const FeatureTask task{.layout = layout_,
+                         .inbox = row_updates_.on_device,
+                         .type = feature_type,
+                         .interaction = interaction,
+                         .trains = at::GradMode::is_enabled() && weight.requires_grad(),
+                         .check_ids = check_ids};
+  const auto optional = dense.defined() ? std::optional(dense.contiguous()) : std::nullopt;
+  const variable_list output = FeatureFunction::apply(weight, ids.contiguous(), optional, task);
+  return EmbeddingFeatures{output[0], output.size() > 1 ? output[1] : at::Tensor()};
+}
+
+at::Tensor whole_gradient(const EmbeddingLayout& layout, const at::Tensor& table, const DeviceRowGradients& rows) {
+  at::Tensor gradient = at::zeros_like(table);
+  const at::Tensor scratch = scratch_for(layout, rows);
+  check_launch(cuda::write_gradients(table_of(layout, table), view_of(layout, rows, scratch), floats(gradient),
+                                     stream_of(table)));
+  return gradient;
+}
+
+void step_adagrad(const EmbeddingLayout& layout, const at::Tensor& table, const DeviceRowGradients& rows,
+                  const DeviceAdagradStep& step) {
+  const c10::cuda::CUDAGuard guard(table.device());
+  const at::Tensor scratch = scratch_for(layout, rows);
+  check_launch(cuda::step_adagrad(table_of(layout, table), view_of(layout, rows, scratch),
+                                  {.squares = floats(step.squares),
+                                   .rate = floats(step.rate),
+                                   .scale = static_cast<float>(step.scale),
+                                   .l2 = static_cast<float>(step.l2),
+                                   .epsilon = static_cast<float>(step.epsilon)},
+                                  stream_of(table)));
+}
+
+}  // namespace afm::nn

@@ -1,0 +1,12 @@
+// A build without AFM_CUDA: steps are not recorded, and row-wise Adagrad is RowAdagrad on every device.
+
+#include "libafm/train/device_adagrad.h"
+#include "libafm/train/graphed_step.h"
+
+namespace afm {
+
+std::unique_ptr<GraphedStep> GraphedStep::make(at::Device) { return nullptr; }
+
+std::unique_ptr<Optimizer> device_adagrad(nn::EmbeddingImpl&, const std::string&, double, double) { return nullptr; }
+
+}  // namespace afm

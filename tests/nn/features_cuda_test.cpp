@@ -1,0 +1,198 @@
+#include <algorithm>
+#include <array>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <torch/cuda.h>
+#include <torch/torch.h>
+
+#include <catch2/catch_test_macros.hpp>
+
+#include "libafm/core/error.h"
+#include "libafm/nn/device_rows.h"
+#include "libafm/nn/embedding.h"
+#include "libafm/nn/interaction.h"
+
+namespace afm::nn {
+namespace {
+
+constexpr double kFloatError = 2e-6, kSumError = 2e-5, kBfloatError = 1e-2;
+
+struct Case {
+  std::vector<int64_t> cardinalities;
+  int64_t dim, batch, dense;
+  bool wide, interaction;
+};
+
+// Few ids are frequent, as in clicks: their rows are read by many blocks.
+at::Tensor skewed_ids(const Case& c) {
+  std::vector<at::Tensor> columns;
+  for (const int64_t cardinality : c.cardinalities) {
+    columns.push_back((torch::rand({c.batch}, torch::kDouble).pow(4) * cardinality).floor().clamp_max(cardinality - 1));
+  }
+  return at::stack(columns, 1).to(torch::kInt32);
+}
+
+std::vector<Case> random_cases(int count) {
+  std::mt19937 random(11);
+  const auto below = [&](int64_t end) { return static_cast<int64_t>(random() % static_cast<uint64_t>(end)); };
+  constexpr std::array<int64_t, 12> kDims{1, 3, 4, 7, 10, 16, 17, 32, 40, 64, 100, 256};
+  constexpr std::array<int64_t, 6> kBatches{1, 2, 31, 257, 2048, 20000};
+  std::vector<Case> cases;
+  for (int i = 0; i < count; ++i) {
+    Case c{{},
+           kDims[static_cast<std::size_t>(i) % 12],
+           kBatches[static_cast<std::size_t>(below(6))],
+           below(5),
+           i % 2 == 0,
+           i % 3 != 0};
+    const int64_t fields = 1 + below(c.dim > 64 || c.batch > 5000 ? 4 : 45);
+    for (int64_t f = 0; f < fields; ++f) c.cardinalities.push_back(1 + below(f % 3 == 0 ? 3 : 3000));
+    cases.push_back(c);
+  }
+  return cases;
+}
+
+Embedding embedding_of(const Case& c) {
+  return Embedding(
+      EmbeddingOptions{.cardinalities = c.cardinalities, .embedding_dim = c.dim, .wide = c.wide, .init_std = 0.5});
+}
+
+// What features() stands for, from lookup() in float64 on the CPU.
+EmbeddingFeatures reference(Embedding& exact, const Case& c, const at::Tensor& ids, const at::Tensor& dense) {
+  const EmbeddingOutput output = exact->lookup(ids);
+  EmbeddingFeatures features{output.values.flatten(1), output.wide};
+  if (dense.defined()) features.input = at::cat({features.input, dense.to(at::kDouble)}, 1);
+  if (!c.interaction) return features;
+  const at::Tensor score = factorization_machine(output.values);
+  features.score = features.score.defined() ? features.score + score : score;
+  return features;
+}
+
+double error_of(const at::Tensor& got, const at::Tensor& exact) {
+  const double difference = (got.detach().cpu().to(at::kDouble) - exact.detach()).norm().item<double>();
+  return difference / std::max(exact.detach().norm().item<double>(), 1e-30);
+}
+
+void need_features() {
+  if (!torch::cuda::is_available()) SKIP("no CUDA device");
+  Embedding embedding = embedding_of({{2}, 2, 1, 0, false, false});
+  embedding->to(at::kCUDA);
+  if (!serves_features(*embedding)) SKIP("a build without AFM_CUDA");
+}
+
+// Weights of a scalar function of the features, drawn once for both sides.
+struct Probe {
+  at::Tensor input, score;
+  at::Tensor of(const EmbeddingFeatures& features) const {
+    const auto weigh = [](const at::Tensor& values, const at::Tensor& weights) {
+      return (values.to(weights.scalar_type()) * weights).sum();
+    };
+    const at::Tensor sum = weigh(features.input, input.to(features.input.device()));
+    return features.score.defined() ? sum + weigh(features.score, score.to(features.score.device())) : sum;
+  }
+};
+
+Probe probe_of(const EmbeddingFeatures& exact, int64_t batch) {
+  return {torch::randn(exact.input.sizes(), at::kFloat), torch::randn({batch}, at::kFloat)};
+}
+
+}  // namespace
+
+TEST_CASE("features on a GPU and their gradients are those of float64, whatever the shape", "[cuda]") {
+  need_features();
+  torch::manual_seed(1);
+  for (const Case& c : random_cases(60)) {
+    CAPTURE(c.cardinalities, c.dim, c.batch, c.dense, c.wide, c.interaction);
+    Embedding exact = embedding_of(c), device = embedding_of(c);
+    {
+      const torch::NoGradGuard no_grad;
+      device->weight.copy_(exact->weight);
+    }
+    device->to(at::kCUDA);
+    exact->to(at::kDouble);
+    const at::Tensor ids = skewed_ids(c), dense = c.dense > 0 ? torch::randn({c.batch, c.dense}) : at::Tensor();
+    const auto features = device->features(ids.cuda(), dense.defined() ? dense.cuda() : dense, c.interaction);
+    REQUIRE(features.has_value());
+    const EmbeddingFeatures expected = reference(exact, c, ids, dense);
+    CHECK(error_of(features->input, expected.input) < kFloatError);
+    REQUIRE(features->score.defined() == expected.score.defined());
+    if (expected.score.defined()) CHECK(error_of(features->score, expected.score) < kSumError);
+
+    const Probe probe = probe_of(expected, c.batch);
+    const at::Tensor got = torch::autograd::grad({probe.of(*features)}, {device->weight})[0];
+    const at::Tensor want = torch::autograd::grad({probe.of(expected)}, {exact->weight})[0];
+    CHECK(error_of(got, want) < kSumError);
+    CHECK(error_of(got, want * 1.001) > kSumError);  // the bound can fail
+  }
+}
+
+TEST_CASE("gradients of features are the same bits each time", "[cuda]") {
+  need_features();
+  torch::manual_seed(2);
+  const Case c{{1, 2, 50, 100000}, 16, 65536, 0, true, true};
+  Embedding embedding = embedding_of(c);
+  embedding->to(at::kCUDA);
+  const at::Tensor ids = skewed_ids(c).cuda();
+  const Probe probe{torch::randn({c.batch, 4 * 16}), torch::randn({c.batch})};
+  const auto gradient = [&] {
+    return torch::autograd::grad({probe.of(*embedding->features(ids, {}, true))}, {embedding->weight})[0];
+  };
+  const at::Tensor first = gradient();
+  for (int i = 0; i < 5; ++i) CHECK(at::equal(gradient(), first));
+}
+
+TEST_CASE("bfloat16 features are rounded, and so are their gradients, the table's score is not", "[cuda]") {
+  need_features();
+  torch::manual_seed(3);
+  const Case c{{7, 300, 2}, 16, 3000, 2, true, true};
+  Embedding exact = embedding_of(c), device = embedding_of(c);
+  {
+    const torch::NoGradGuard no_grad;
+    device->weight.copy_(exact->weight);
+  }
+  device->to(at::kCUDA);
+  device->feature_type = at::kBFloat16;
+  exact->to(at::kDouble);
+  const at::Tensor ids = skewed_ids(c), dense = torch::randn({c.batch, c.dense});
+  const auto features = device->features(ids.cuda(), dense.cuda(), true);
+  REQUIRE(features.has_value());
+  CHECK(features->input.scalar_type() == at::kBFloat16);
+  const EmbeddingFeatures expected = reference(exact, c, ids, dense);
+  CHECK(error_of(features->input, expected.input) < kBfloatError);
+  CHECK(error_of(features->input, expected.input) > kSumError);
+  CHECK(error_of(features->score, expected.score) < kSumError);
+  const Probe probe = probe_of(expected, c.batch);
+  const at::Tensor got = torch::autograd::grad({probe.of(*features)}, {device->weight})[0];
+  CHECK(error_of(got, torch::autograd::grad({probe.of(expected)}, {exact->weight})[0]) < kBfloatError);
+}
+
+TEST_CASE("features refuse an id out of range by name, and without the check read a row that exists", "[cuda]") {
+  need_features();
+  Embedding embedding(EmbeddingOptions{.cardinalities = {3, 4}, .embedding_dim = 2, .names = {"user", "item"}});
+  embedding->to(at::kCUDA);
+  const at::Tensor ids = torch::tensor({{0, 1}, {2, 4}}, torch::kInt32).cuda();
+  try {
+    embedding->features(ids, {}, false);
+    FAIL("an id out of range was read");
+  } catch (const DataError& error) {
+    CHECK(std::string(error.what()).find("field 'item' has id 4, its ids are 0 to 3") != std::string::npos);
+  }
+  embedding->check_ids = false;
+  const auto features = embedding->features(ids, {}, false);
+  REQUIRE(features.has_value());
+  CHECK(at::equal(features->input[1].narrow(0, 2, 2), embedding->weight[6]));
+}
+
+TEST_CASE("a lookup with a hook goes the long way, so that the hook is called", "[cuda]") {
+  need_features();
+  Embedding embedding = embedding_of({{3}, 2, 1, 0, false, false});
+  embedding->to(at::kCUDA);
+  const at::Tensor ids = torch::zeros({2, 1}, torch::kInt32).cuda();
+  REQUIRE(embedding->features(ids, {}, false).has_value());
+  embedding->set_output_hook([](const at::Tensor&, const at::Tensor&) {});
+  CHECK_FALSE(embedding->features(ids, {}, false).has_value());
+}
+
+}  // namespace afm::nn

@@ -1,0 +1,95 @@
+#include <torch/cuda.h>
+#include <torch/torch.h>
+
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
+
+#include "libafm/nn/interaction.h"
+#include "libafm/train/device_adagrad.h"
+#include "libafm/train/row_adagrad.h"
+
+namespace afm {
+namespace {
+
+constexpr double kTolerance = 1e-5, kL2 = 0.01, kScale = 20.0, kRate = 1e-3;
+
+nn::Embedding fresh_embedding() {
+  return nn::Embedding(
+      nn::EmbeddingOptions{.cardinalities = {2, 40, 5000}, .embedding_dim = 16, .wide = true, .init_std = 0.3});
+}
+
+at::Tensor loss_of(const at::Tensor& input, const at::Tensor& score, const at::Tensor& weights) {
+  return (input * weights.to(input.device())).sum() + score.square().sum();
+}
+
+double difference(const at::Tensor& got, const at::Tensor& want) {
+  return ((got.cpu() - want).norm() / want.norm()).item<double>();
+}
+
+}  // namespace
+
+TEST_CASE("row-wise Adagrad fused on a GPU takes the steps of the CPU", "[cuda]") {
+  if (!torch::cuda::is_available()) SKIP("no CUDA device");
+  torch::manual_seed(4);
+  nn::Embedding cpu = fresh_embedding(), gpu = fresh_embedding();
+  {
+    const torch::NoGradGuard no_grad;
+    gpu->weight.copy_(cpu->weight);
+  }
+  gpu->to(at::kCUDA);
+  const at::Tensor start = cpu->weight.detach().clone();
+  const auto on_gpu = device_adagrad(*gpu, "weight", kL2, kScale);
+  if (!on_gpu) SKIP("a build without AFM_CUDA");
+  RowAdagrad on_cpu(*cpu, "weight", kL2, kScale);
+  const bool reads_rate = GENERATE(false, true);
+  const at::Tensor rate = torch::full({1}, kRate, torch::kFloat32).cuda();
+  if (reads_rate) REQUIRE(on_gpu->read_rate_from(rate));
+  for (int step = 0; step < 6; ++step) {
+    const at::Tensor weights = torch::randn({3000, 48});
+    const at::Tensor ids = at::stack({torch::randint(2, {3000}), torch::randint(40, {3000}),
+                                      (torch::rand({3000}).pow(3) * 5000).floor().to(torch::kLong)},
+                                     1)
+                               .to(torch::kInt32);
+    on_cpu.zero_grad();
+    on_gpu->zero_grad();
+    const nn::EmbeddingOutput output = cpu->lookup(ids);
+    loss_of(output.values.flatten(1), output.wide + nn::factorization_machine(output.values), weights).backward();
+    const auto features = gpu->features(ids.cuda(), {}, true);
+    REQUIRE(features.has_value());
+    loss_of(features->input, features->score, weights).backward();
+    CHECK_FALSE(gpu->weight.grad().defined());
+    on_cpu.step(kRate);
+    on_gpu->step(reads_rate ? 1e9 : kRate);  // which a given rate overrides
+  }
+  CHECK(difference(gpu->weight.detach(), cpu->weight.detach()) < kTolerance);
+  CHECK(difference(gpu->weight.detach(), start) > 100 * kTolerance);
+  CHECK(difference(on_gpu->state().at("weight.sum"), on_cpu.state().at("weight.sum")) < kTolerance);
+}
+
+TEST_CASE("two lookups in one step are one sum on a GPU", "[cuda]") {
+  if (!torch::cuda::is_available()) SKIP("no CUDA device");
+  torch::manual_seed(5);
+  nn::Embedding once = fresh_embedding(), twice = fresh_embedding();
+  {
+    const torch::NoGradGuard no_grad;
+    twice->weight.copy_(once->weight);
+  }
+  once->to(at::kCUDA);
+  twice->to(at::kCUDA);
+  const auto one = device_adagrad(*once, "weight", 0, 1), two = device_adagrad(*twice, "weight", 0, 1);
+  if (!one) SKIP("a build without AFM_CUDA");
+  const at::Tensor ids = torch::randint(2, {64, 3}, torch::kInt32).cuda(), weights = torch::randn({64, 48}).cuda();
+  const auto loss = [&](nn::Embedding& embedding, const at::Tensor& rows, const at::Tensor& share) {
+    const auto features = embedding->features(rows, {}, false);
+    return (features->input * share).sum() + features->score.sum();
+  };
+  loss(once, ids, weights).backward();
+  (loss(twice, ids.narrow(0, 0, 32), weights.narrow(0, 0, 32)) +
+   loss(twice, ids.narrow(0, 32, 32), weights.narrow(0, 32, 32)))
+      .backward();
+  one->step(kRate);
+  two->step(kRate);
+  CHECK(difference(twice->weight.detach(), once->weight.detach().cpu()) < kTolerance);
+}
+
+}  // namespace afm
