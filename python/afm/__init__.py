@@ -81,6 +81,7 @@ from afm.compression import (
 )
 from afm.distillation import distillation_loss
 from afm.errors import DataError, Error, FormatError, IoError
+from afm.exporting import export_onnx, export_torchscript
 from afm.factorized import (
     FactorizedConv1d,
     FactorizedEmbedding,
@@ -168,6 +169,8 @@ __all__ = [
     "compress",
     "distillation_loss",
     "evaluate",
+    "export_onnx",
+    "export_torchscript",
     "factorize",
     "fold",
     "fold_batch_norm",

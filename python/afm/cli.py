@@ -1,4 +1,4 @@
-"""The command line: `afm prepare | train | compress | evaluate | inspect | report | synth | quickstart`.
+"""The command line: `afm prepare | train | compress | evaluate | inspect | export | report | synth | quickstart`.
 
 Exit codes: 0 done; 2 something in the input must change (one sentence says what); 1 the machine refused (no space, no
 permission) or libafm has a bug.
@@ -13,7 +13,7 @@ import traceback
 
 import typer
 
-from . import __version__, commands_data, commands_models, commands_report, quickstart
+from . import __version__, commands_data, commands_models, commands_report, commands_serve, quickstart
 from ._core import DataError, Error, FormatError
 from .console import Interrupted, err
 
@@ -34,6 +34,7 @@ for command in (
     commands_models.compress,
     commands_models.evaluate,
     commands_models.inspect,
+    commands_serve.export,
     commands_report.report,
     commands_data.synth,
     quickstart.quickstart,

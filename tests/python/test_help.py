@@ -4,7 +4,7 @@ import afm
 import pytest
 from afm.cli import run
 
-COMMANDS = ["", "prepare", "train", "compress", "evaluate", "inspect", "report", "synth", "quickstart"]
+COMMANDS = ["", "prepare", "train", "compress", "evaluate", "inspect", "export", "report", "synth", "quickstart"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
