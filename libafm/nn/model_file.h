@@ -18,7 +18,7 @@
 //   behind either, when the table stores wide weights: F, one per field, for the wide weights of its rows
 //
 // Beside the model's own tensors a file holds "golden.*", rows with the logits that the model gives them
-// (nn/golden_rows.h), and once it is packed "vocabulary.*", the encoder (data/packed_vocabulary.h).
+// (nn/golden_rows.h), and once it is packed "vocabulary.*", the encoder (serve/vocabulary.h).
 
 #include <filesystem>
 #include <string>

@@ -59,6 +59,7 @@ ScorerState::ScorerState(const SafetensorsFile& mapped, const ScorerOptions& opt
   tensors.refuse_rest();
   program = program_of(blueprint);
   features = features_of(blueprint, header, embedding, all_fields(header.schema));
+  if (RequestEncoder::is_in(mapped)) encoder = std::make_unique<const RequestEncoder>(mapped, header.schema);
   scratch = program_scratch(program, features);
   file_bytes = size_of_file(mapped.path());
   prepared_bytes =

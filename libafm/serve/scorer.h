@@ -36,7 +36,7 @@ struct ScorerOptions {
   bool operator==(const ScorerOptions&) const = default;
 };
 
-class Scorer {
+class AFM_SERVE_EXPORT Scorer {
  public:
   // Throws IoError (cannot be read) or FormatError: no model file, damaged, written by a newer libafm, tensors that do
   // not fit the model, or golden rows whose logits come out wrong, which a scorer built or compiled wrongly would give.
@@ -75,8 +75,8 @@ class Scorer {
 
 // Scores many items for one user. The user's share of the first layer, of the first-order terms and of the interaction
 // is computed once per call, so that an item costs what its own fields cost. Made once by Scorer::candidates, which
-// prepares a second copy of the first layer, split in two; the same rules on threads and memory.
-class CandidateScorer {
+// prepares a second copy of the first layers, split in two; the same rules on threads and memory.
+class AFM_SERVE_EXPORT CandidateScorer {
  public:
   // user_ids [S_u], user_dense [Q_u]: the slots and dense features of the user's fields, in schema order; item_ids
   // [items, S - S_u], item_dense [items, Q - Q_u]: those of all other fields -> logits [items], equal to Scorer::score

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "libafm/serve/blueprint.h"
+#include "libafm/serve/request.h"
 #include "libafm/serve/scorer.h"
 
 namespace afm::serve {
@@ -18,7 +19,8 @@ struct ScorerState {
   ModelHeader header;
   StoredEmbedding embedding;
   Program program;
-  Features features;  // of all fields
+  Features features;                              // of all fields
+  std::unique_ptr<const RequestEncoder> encoder;  // null where the file is not packed
   Simd simd = Simd::kPortable;
   const Kernels* kernels = nullptr;
   int64_t scratch = 0;  // floats
