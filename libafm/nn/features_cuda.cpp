@@ -4,6 +4,7 @@
 #include <utility>
 
 #include <ATen/ATen.h>
+#include <ATen/cuda/CUDAEvent.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -11,6 +12,7 @@
 
 #include "libafm/cuda/table.h"
 #include "libafm/nn/cpu_kernels.h"
+#include "libafm/nn/cuda_launch.h"
 #include "libafm/nn/device_rows.h"
 #include "libafm/nn/embedding_layout.h"
 
@@ -21,18 +23,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using LayoutPointer = std::shared_ptr<EmbeddingLayout>;
 using InboxPointer = std::shared_ptr<DeviceRowInbox>;
-
-void check_launch(cuda::Status status) {
-  TORCH_CHECK(status == 0, "a CUDA kernel failed: ", cuda::status_text(status));
-}
-
-cuda::Stream stream_of(const at::Tensor& tensor) { return c10::cuda::getCurrentCUDAStream(tensor.get_device()); }
-
-cuda::Element element_of(at::ScalarType type) {
-  return type == at::kBFloat16 ? cuda::Element::kBfloat16 : cuda::Element::kFloat;
-}
-
-float* floats(const at::Tensor& tensor) { return tensor.defined() ? tensor.mutable_data_ptr<float>() : nullptr; }
 
 uint32_t* unsigned_of(const at::Tensor& tensor) {
   return reinterpret_cast<uint32_t*>(tensor.mutable_data_ptr<int32_t>());
@@ -48,9 +38,43 @@ cuda::Table table_of(const EmbeddingLayout& layout, const at::Tensor& table) {
           .highest = layout.highest.const_data_ptr<int64_t>()};
 }
 
-at::Tensor bytes(std::size_t count, const at::Tensor& like) {
-  return at::empty({static_cast<int64_t>(count)}, like.options().dtype(at::kByte));
-}
+// The places of a batch sorted by row, on a stream of their own while the model goes on. Whoever holds it may free its
+// tensors: the stream that reads them, or frees them, waits.
+class SortedPlaces {
+ public:
+  SortedPlaces(const at::Tensor& rows, int64_t row_count)
+      : rows_(rows),
+        places_(at::arange(rows.size(0), rows.options())),
+        sorted_rows_(at::empty_like(rows)),
+        sorted_places_(at::empty_like(rows)),
+        scratch_(bytes_like(cuda::sort_scratch(rows.size(0), row_count), rows)) {
+    const c10::cuda::CUDAStream side = c10::cuda::getStreamFromPool(/*isHighPriority=*/false, rows.get_device());
+    at::cuda::CUDAEvent ready;
+    ready.record(c10::cuda::getCurrentCUDAStream(rows.get_device()));
+    ready.block(side);
+    check_launch(cuda::sort_rows(unsigned_of(rows_), places_.const_data_ptr<int32_t>(), rows.size(0), row_count,
+                                 scratch_.mutable_data_ptr(), static_cast<std::size_t>(scratch_.numel()),
+                                 unsigned_of(sorted_rows_), sorted_places_.mutable_data_ptr<int32_t>(), side));
+    done_.record(side);
+  }
+  ~SortedPlaces() {
+    if (!waited_) done_.block(c10::cuda::getCurrentCUDAStream(rows_.get_device()));
+  }
+  SortedPlaces(const SortedPlaces&) = delete;
+  SortedPlaces& operator=(const SortedPlaces&) = delete;
+
+  void give(DeviceRowGradients& to) {
+    done_.block(c10::cuda::getCurrentCUDAStream(rows_.get_device()));
+    waited_ = true;
+    to.sorted_rows = sorted_rows_;
+    to.sorted_places = sorted_places_;
+  }
+
+ private:
+  at::Tensor rows_, places_, sorted_rows_, sorted_places_, scratch_;
+  at::cuda::CUDAEvent done_;
+  bool waited_ = false;
+};
 
 struct FeatureTask {
   LayoutPointer layout;
@@ -61,8 +85,11 @@ struct FeatureTask {
 
 // Lets the graph keep what its backward pass needs.
 struct FeatureCapsule : torch::CustomClassHolder {
-  explicit FeatureCapsule(FeatureTask held) : task(std::move(held)) {}
+  FeatureCapsule(FeatureTask held, std::unique_ptr<SortedPlaces> order, int64_t rows)
+      : task(std::move(held)), sorted(std::move(order)), batch(rows) {}
   FeatureTask task;
+  std::unique_ptr<SortedPlaces> sorted;  // null without a gradient
+  int64_t batch;
 };
 
 struct FeatureFunction : torch::autograd::Function<FeatureFunction> {
@@ -88,43 +115,39 @@ struct FeatureFunction : torch::autograd::Function<FeatureFunction> {
                                .dense_count = static_cast<int>(dense_count),
                                .input = input.mutable_data_ptr(),
                                .element = element_of(task.type),
-                               .score = floats(score),
+                               .score = floats_of(score),
                                .interaction = task.interaction,
-                               .sums = floats(sums),
+                               .sums = floats_of(sums),
                                .rows = rows.defined() ? unsigned_of(rows) : nullptr,
                                .wrong = wrong.defined() ? wrong.mutable_data_ptr<int64_t>() : nullptr},
                               stream_of(table)));
     if (wrong.defined() && wrong.item<int64_t>() > 0) fail_id(layout, ids);
 
     context->set_materialize_grads(false);
-    context->saved_data["task"] = c10::IValue::make_capsule(c10::make_intrusive<FeatureCapsule>(task));
-    context->save_for_backward({table, rows, sums});
+    auto sorted = task.trains ? std::make_unique<SortedPlaces>(rows, layout.rows) : nullptr;
+    context->saved_data["task"] =
+        c10::IValue::make_capsule(c10::make_intrusive<FeatureCapsule>(task, std::move(sorted), batch));
+    context->save_for_backward({table, sums});
     return score.defined() ? variable_list{input, score} : variable_list{input};
   }
 
   static variable_list backward(AutogradContext* context, variable_list& incoming) {
     refuse_second_derivative("Embedding");
     const auto capsule = context->saved_data["task"].toCapsule();
-    const FeatureTask& task = static_cast<const FeatureCapsule&>(*capsule).task;
+    const auto& kept = static_cast<const FeatureCapsule&>(*capsule);
+    const FeatureTask& task = kept.task;
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor &table = saved[0], &rows = saved[1];
+    const at::Tensor& table = saved[0];
     const c10::cuda::CUDAGuard guard(table.device());
     const auto contiguous = [](const at::Tensor& tensor) { return tensor.defined() ? tensor.contiguous() : tensor; };
 
-    DeviceRowGradients gradients{.batch = rows.size(0) / task.layout->field_count(),
-                                 .sorted_rows = at::empty_like(rows),
-                                 .sorted_places = at::empty_like(rows),
+    DeviceRowGradients gradients{.batch = kept.batch,
                                  .input = contiguous(incoming[0]),
                                  .score = incoming.size() > 1 ? contiguous(incoming[1]) : at::Tensor(),
-                                 .sums = saved[2]};
+                                 .sums = saved[1]};
     // Without a gradient of the score the sums have no share in it.
     if (!gradients.score.defined()) gradients.sums = at::Tensor();
-    const at::Tensor places = at::arange(rows.size(0), rows.options());
-    const std::size_t size = cuda::sort_scratch(rows.size(0), task.layout->rows);
-    const at::Tensor scratch = bytes(size, rows);
-    check_launch(cuda::sort_rows(unsigned_of(rows), places.const_data_ptr<int32_t>(), rows.size(0), task.layout->rows,
-                                 scratch.mutable_data_ptr(), size, unsigned_of(gradients.sorted_rows),
-                                 gradients.sorted_places.mutable_data_ptr<int32_t>(), stream_of(rows)));
+    kept.sorted->give(gradients);
     at::Tensor gradient;
     if (task.inbox) {
       task.inbox->parts.push_back(std::move(gradients));
@@ -144,14 +167,14 @@ cuda::RowGradients view_of(const EmbeddingLayout& layout, const DeviceRowGradien
           .input = has_input ? rows.input.const_data_ptr() : nullptr,
           .input_stride = has_input ? rows.input.size(1) : layout.field_count() * layout.dim,
           .element = has_input ? element_of(rows.input.scalar_type()) : cuda::Element::kFloat,
-          .score = floats(rows.score),
-          .sums = floats(rows.sums),
+          .score = floats_of(rows.score),
+          .sums = floats_of(rows.sums),
           .scratch = scratch.mutable_data_ptr()};
 }
 
 at::Tensor scratch_for(const EmbeddingLayout& layout, const DeviceRowGradients& rows) {
   const int64_t places = rows.batch * layout.field_count();
-  return bytes(cuda::gradient_scratch(places, static_cast<int>(layout.dim)), rows.sorted_rows);
+  return bytes_like(cuda::gradient_scratch(places, static_cast<int>(layout.dim)), rows.sorted_rows);
 }
 
 bool fits(const at::Tensor& dense, int64_t batch) {
@@ -193,7 +216,7 @@ std::optional<EmbeddingFeatures> EmbeddingImpl::features(const at::Tensor& ids, 
 at::Tensor whole_gradient(const EmbeddingLayout& layout, const at::Tensor& table, const DeviceRowGradients& rows) {
   at::Tensor gradient = at::zeros_like(table);
   const at::Tensor scratch = scratch_for(layout, rows);
-  check_launch(cuda::write_gradients(table_of(layout, table), view_of(layout, rows, scratch), floats(gradient),
+  check_launch(cuda::write_gradients(table_of(layout, table), view_of(layout, rows, scratch), floats_of(gradient),
                                      stream_of(table)));
   return gradient;
 }
@@ -203,8 +226,8 @@ void step_adagrad(const EmbeddingLayout& layout, const at::Tensor& table, const 
   const c10::cuda::CUDAGuard guard(table.device());
   const at::Tensor scratch = scratch_for(layout, rows);
   check_launch(cuda::step_adagrad(table_of(layout, table), view_of(layout, rows, scratch),
-                                  {.squares = floats(step.squares),
-                                   .rate = floats(step.rate),
+                                  {.squares = floats_of(step.squares),
+                                   .rate = floats_of(step.rate),
                                    .scale = static_cast<float>(step.scale),
                                    .l2 = static_cast<float>(step.l2),
                                    .epsilon = static_cast<float>(step.epsilon)},

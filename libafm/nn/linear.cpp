@@ -12,6 +12,7 @@
 
 #include "libafm/core/fail.h"
 #include "libafm/nn/integer_weight.h"
+#include "libafm/nn/linear_relu.h"
 
 namespace afm::nn {
 namespace {
@@ -83,6 +84,13 @@ at::Tensor LinearImpl::forward(const at::Tensor& x) {
   }
   call_hook(x, y);
   return y;
+}
+
+at::Tensor LinearImpl::forward_relu(const at::Tensor& x) {
+  if (is_dense() && bias.defined() && !first_integers_ && !has_hook()) {
+    if (const auto y = fused_linear_relu(x, weight, bias)) return *y;
+  }
+  return forward(x).relu_();
 }
 
 LayerPlan LinearImpl::plan() const {

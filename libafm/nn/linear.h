@@ -54,7 +54,8 @@ class LinearImpl : public torch::nn::Cloneable<LinearImpl>, public Layer {
   void pretty_print(std::ostream& stream) const override;
   void train(bool on = true) override;
 
-  at::Tensor forward(const at::Tensor& x);  // [*, n] -> [*, m]
+  at::Tensor forward(const at::Tensor& x);       // [*, n] -> [*, m]
+  at::Tensor forward_relu(const at::Tensor& x);  // relu(forward(x)), in one pass where that exists
 
   bool is_dense() const override { return !options.rank.has_value(); }
   LayerPlan plan() const override;

@@ -3,6 +3,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include <ATen/ATen.h>
 #include <torch/nn/modules/container/modulelist.h>
 
 #include "libafm/core/fail.h"
@@ -60,6 +61,11 @@ at::Tensor MlpImpl::forward(at::Tensor x) {
   TORCH_CHECK(x.dim() == 2 && x.size(1) == options.in_features, "Mlp: expected [B, ", options.in_features, "], got ",
               x.sizes());
   for (std::size_t i = 0; i < layers.size(); ++i) {
+    if (norms.empty() && x.is_cuda()) {
+      x = layers[i]->forward_relu(x);
+      if (is_training() && options.dropout > 0) x = at::dropout(x, options.dropout, /*train=*/true);
+      continue;
+    }
     x = hidden_activation(layers[i]->forward(x), norms.empty() ? nullptr : norms[i].get(), options.dropout,
                           is_training());
   }

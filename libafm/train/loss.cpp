@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include "libafm/train/fused_logloss.h"
+
 namespace afm {
 namespace {
 
@@ -17,6 +19,7 @@ void check_pair(const char* function, const at::Tensor& logits, const at::Tensor
 
 at::Tensor logloss_of(const at::Tensor& logits, const at::Tensor& labels) {
   check_pair("logloss_of", logits, labels);
+  if (const auto loss = fused_logloss(logits, labels)) return *loss;
   return (stable_softplus(logits) - logits * labels).mean();
 }
 

@@ -1,6 +1,8 @@
-// A build without AFM_CUDA: steps are not recorded, and row-wise Adagrad is RowAdagrad on every device.
+// A build without AFM_CUDA: nothing is fused on a GPU, steps are not recorded, and row-wise Adagrad is RowAdagrad on
+// every device.
 
 #include "libafm/train/device_adagrad.h"
+#include "libafm/train/fused_logloss.h"
 #include "libafm/train/graphed_step.h"
 
 namespace afm {
@@ -8,5 +10,7 @@ namespace afm {
 std::unique_ptr<GraphedStep> GraphedStep::make(at::Device) { return nullptr; }
 
 std::unique_ptr<Optimizer> device_adagrad(nn::EmbeddingImpl&, const std::string&, double, double) { return nullptr; }
+
+std::optional<at::Tensor> fused_logloss(const at::Tensor&, const at::Tensor&) { return std::nullopt; }
 
 }  // namespace afm

@@ -1,12 +1,17 @@
-// A build without AFM_CUDA: no embedding has features(), and models go through lookup().
+// A build without AFM_CUDA: nothing is fused on a GPU, and models go through lookup() and ATen.
 
 #include "libafm/nn/device_rows.h"
+#include "libafm/nn/linear_relu.h"
 
 namespace afm::nn {
 
 bool serves_features(const EmbeddingImpl&) { return false; }
 
 std::optional<EmbeddingFeatures> EmbeddingImpl::features(const at::Tensor&, const at::Tensor&, bool) {
+  return std::nullopt;
+}
+
+std::optional<at::Tensor> fused_linear_relu(const at::Tensor&, const at::Tensor&, const at::Tensor&) {
   return std::nullopt;
 }
 

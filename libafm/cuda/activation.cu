@@ -1,0 +1,152 @@
+#include <algorithm>
+
+#include "libafm/cuda/activation.h"
+#include "libafm/cuda/shapes.cuh"
+
+namespace afm::cuda {
+namespace {
+
+constexpr int kVectors = 64, kRowsAtOnce = 4;    // threads of a block: side by side, and rows that they work on
+constexpr int kSumColumns = 32, kSumParts = 16;  // of the second launch
+constexpr int64_t kMostStripes = 264, kRowsPerStripe = 16;
+
+int64_t stripes_of(int64_t rows) { return std::clamp<int64_t>(rows / kRowsPerStripe, 1, kMostStripes); }
+
+template <typename T, int kCount>
+struct alignas(sizeof(T) * kCount) Vector {
+  T values[kCount];
+};
+
+// Each stripe of rows leaves the sums of its columns in parts [stripes, columns].
+template <typename T, int kCount>
+__global__ void __launch_bounds__(kVectors* kRowsAtOnce) relu_kernel(const ReluGradient task, float* parts) {
+  using V = Vector<T, kCount>;
+  __shared__ float sums[kRowsAtOnce][kVectors * kCount + 1];
+  const int64_t column = (static_cast<int64_t>(blockIdx.x) * kVectors + threadIdx.x) * kCount;
+  float sum[kCount] = {};
+  if (column < task.columns) {
+    const int64_t step = static_cast<int64_t>(gridDim.y) * kRowsAtOnce;
+#pragma unroll 4
+    for (int64_t row = blockIdx.y * kRowsAtOnce + threadIdx.y; row < task.rows; row += step) {
+      const int64_t at = row * task.columns + column;
+      V gradient = *reinterpret_cast<const V*>(static_cast<const T*>(task.incoming) + at);
+      const V output = *reinterpret_cast<const V*>(static_cast<const T*>(task.output) + at);
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) {
+        if (!(to_float(output.values[i]) > 0)) store(&gradient.values[i], 0.0F);
+        sum[i] += to_float(gradient.values[i]);
+      }
+      *reinterpret_cast<V*>(static_cast<T*>(task.outgoing) + at) = gradient;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) sums[threadIdx.y][threadIdx.x * kCount + i] = sum[i];
+  __syncthreads();
+  if (threadIdx.y > 0 || column >= task.columns) return;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    float total = 0;
+#pragma unroll
+    for (int r = 0; r < kRowsAtOnce; ++r) total += sums[r][threadIdx.x * kCount + i];
+    parts[blockIdx.y * task.columns + column + i] = total;
+  }
+}
+
+__global__ void __launch_bounds__(kSumColumns* kSumParts)
+    sum_parts_kernel(const float* parts, int stripes, int64_t columns, float* to) {
+  __shared__ float sums[kSumParts][kSumColumns];
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * kSumColumns + threadIdx.x;
+  float sum = 0;
+  if (column < columns) {
+#pragma unroll 8
+    for (int stripe = threadIdx.y; stripe < stripes; stripe += kSumParts) sum += parts[stripe * columns + column];
+  }
+  sums[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y > 0 || column >= columns) return;
+  for (int part = 1; part < kSumParts; ++part) sum += sums[part][threadIdx.x];
+  to[column] = sum;
+}
+
+template <typename T, int kCount>
+Status launch_relu(const ReluGradient& task, Stream stream) {
+  auto* parts = static_cast<float*>(task.scratch);
+  const auto stripes = static_cast<unsigned>(stripes_of(task.rows));
+  const dim3 grid(blocks_for(task.columns, kVectors * kCount), stripes), block(kVectors, kRowsAtOnce);
+  relu_kernel<T, kCount><<<grid, block, 0, stream>>>(task, parts);
+  if (const auto status = cudaGetLastError(); status != cudaSuccess) return status;
+  sum_parts_kernel<<<blocks_for(task.columns, kSumColumns), dim3(kSumColumns, kSumParts), 0, stream>>>(
+      parts, static_cast<int>(stripes), task.columns, task.bias);
+  return cudaGetLastError();
+}
+
+bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+
+constexpr int kLossThreads = 256;
+constexpr int64_t kMostLossBlocks = 256;
+
+int64_t loss_blocks(int64_t rows) { return std::clamp<int64_t>(blocks_for(rows, kLossThreads), 1, kMostLossBlocks); }
+
+// Sum over the threads of a block, in a fixed order; whole in thread 0.
+__device__ double block_sum(double value) {
+  __shared__ double parts[kLossThreads / kWarp];
+  for (int apart = kWarp / 2; apart > 0; apart /= 2) value += __shfl_xor_sync(0xffffffffU, value, apart);
+  if (threadIdx.x % kWarp == 0) parts[threadIdx.x / kWarp] = value;
+  __syncthreads();
+  if (threadIdx.x > 0) return 0;
+  value = 0;
+  for (const double part : parts) value += part;
+  return value;
+}
+
+__global__ void __launch_bounds__(kLossThreads) loss_kernel(const Logloss task, double* parts) {
+  double sum = 0;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kLossThreads;
+  for (int64_t row = static_cast<int64_t>(blockIdx.x) * kLossThreads + threadIdx.x; row < task.rows; row += step) {
+    const float logit = task.logits[row], label = task.labels[row];
+    const float smaller = expf(-fabsf(logit));  // at most 1
+    // Where the label is 0 or 1 nothing cancels.
+    const float high = 1.0F / (1.0F + smaller), low = smaller / (1.0F + smaller);
+    const float click = logit >= 0 ? high : low, skip = logit >= 0 ? low : high;
+    task.gradient[row] = (click * (1.0F - label) - skip * label) / static_cast<float>(task.rows);
+    sum += (fmaxf(logit, 0.0F) - label * logit) + log1pf(smaller);
+  }
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) parts[blockIdx.x] = sum;
+}
+
+__global__ void __launch_bounds__(kLossThreads) mean_kernel(const double* parts, int count, int64_t rows, float* loss) {
+  const double sum = block_sum(static_cast<int>(threadIdx.x) < count ? parts[threadIdx.x] : 0.0);
+  if (threadIdx.x == 0) *loss = static_cast<float>(sum / static_cast<double>(rows));
+}
+static_assert(kMostLossBlocks <= kLossThreads);
+
+}  // namespace
+
+size_t relu_scratch(int64_t rows, int64_t columns) {
+  return static_cast<size_t>(stripes_of(rows) * columns) * sizeof(float);
+}
+
+Status relu_gradient(const ReluGradient& task, Stream stream) {
+  if (task.columns == 0) return cudaSuccess;
+  return with_element(task.element, [&](auto element) {
+    using T = decltype(element);
+    constexpr int kWide = 16 / sizeof(T);
+    const bool wide =
+        task.columns % kWide == 0 && is_aligned(task.incoming) && is_aligned(task.output) && is_aligned(task.outgoing);
+    return wide ? launch_relu<T, kWide>(task, stream) : launch_relu<T, 1>(task, stream);
+  });
+}
+
+size_t logloss_scratch(int64_t rows) { return static_cast<size_t>(loss_blocks(rows)) * sizeof(double); }
+
+Status logloss(const Logloss& task, Stream stream) {
+  auto* parts = static_cast<double*>(task.scratch);
+  const auto blocks = static_cast<unsigned>(loss_blocks(task.rows));
+  loss_kernel<<<blocks, kLossThreads, 0, stream>>>(task, parts);
+  if (const auto status = cudaGetLastError(); status != cudaSuccess) return status;
+  mean_kernel<<<1, kLossThreads, 0, stream>>>(parts, static_cast<int>(blocks), task.rows, task.loss);
+  return cudaGetLastError();
+}
+
+}  // namespace afm::cuda

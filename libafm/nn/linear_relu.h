@@ -1,0 +1,15 @@
+#pragma once
+
+// Private: a linear layer and its ReLU in one pass on a GPU.
+
+#include <optional>
+
+#include <ATen/core/Tensor.h>
+
+namespace afm::nn {
+
+// relu(x weight' + bias) for x [B, n] of float32 or bfloat16, weight [m, n] and bias [m] of float32 (their gradients
+// too). nullopt where that does not exist: without AFM_CUDA, on other devices, and for other types.
+std::optional<at::Tensor> fused_linear_relu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
+
+}  // namespace afm::nn

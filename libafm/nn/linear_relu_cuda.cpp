@@ -1,0 +1,68 @@
+#include <ATen/ATen.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "libafm/cuda/activation.h"
+#include "libafm/nn/cpu_kernels.h"
+#include "libafm/nn/cuda_launch.h"
+#include "libafm/nn/linear_relu.h"
+
+namespace afm::nn {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// The product a' b in float32, whatever the type of a and b.
+at::Tensor float_product(const at::Tensor& a, const at::Tensor& b) {
+  return a.scalar_type() == at::kFloat ? at::mm(a.t(), b) : at::mm(a.t(), b, at::kFloat);
+}
+
+struct LinearRelu : torch::autograd::Function<LinearRelu> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const at::Tensor& bias) {
+    const at::Tensor rounded = weight.to(x.scalar_type());
+    const at::Tensor y = at::_addmm_activation(bias.to(x.scalar_type()), x, rounded.t());
+    context->save_for_backward({x, rounded, y});
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list& incoming) {
+    refuse_second_derivative("Linear with ReLU");
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1], &y = saved[2];
+    const c10::cuda::CUDAGuard guard(y.device());
+    const at::Tensor gradient = incoming[0].to(y.scalar_type()).contiguous();
+    const at::Tensor before = at::empty_like(y);
+    const at::Tensor bias = at::empty({y.size(1)}, y.options().dtype(at::kFloat));
+    const at::Tensor scratch = bytes_like(cuda::relu_scratch(y.size(0), y.size(1)), y);
+    check_launch(cuda::relu_gradient({.incoming = gradient.const_data_ptr(),
+                                      .output = y.const_data_ptr(),
+                                      .outgoing = before.mutable_data_ptr(),
+                                      .bias = floats_of(bias),
+                                      .rows = y.size(0),
+                                      .columns = y.size(1),
+                                      .element = element_of(y.scalar_type()),
+                                      .scratch = scratch.mutable_data_ptr()},
+                                     stream_of(y)));
+    const at::Tensor to_x = context->needs_input_grad(0) ? at::mm(before, weight) : at::Tensor();
+    const at::Tensor to_weight = context->needs_input_grad(1) ? float_product(before, x) : at::Tensor();
+    return {to_x, to_weight, bias};
+  }
+};
+
+bool is_device_matrix(const at::Tensor& x) {
+  const bool fits = x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16;
+  return x.is_cuda() && fits && x.dim() == 2 && x.is_contiguous() && x.size(0) > 0;
+}
+
+}  // namespace
+
+std::optional<at::Tensor> fused_linear_relu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  if (!is_device_matrix(x) || weight.scalar_type() != at::kFloat || bias.scalar_type() != at::kFloat) {
+    return std::nullopt;
+  }
+  return LinearRelu::apply(x, weight, bias);
+}
+
+}  // namespace afm::nn

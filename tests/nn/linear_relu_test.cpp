@@ -1,0 +1,56 @@
+#include <tuple>
+#include <vector>
+
+#include <torch/cuda.h>
+#include <torch/torch.h>
+
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
+
+#include "libafm/nn/linear_relu.h"
+
+namespace afm::nn {
+namespace {
+
+double relative(const at::Tensor& got, const at::Tensor& exact) {
+  const at::Tensor difference = got.detach().cpu().to(at::kDouble) - exact;
+  return (difference.norm() / exact.norm().clamp_min(1e-30)).item<double>();
+}
+
+}  // namespace
+
+TEST_CASE("a linear layer with its ReLU on a GPU, and its gradients, are those of float64", "[cuda]") {
+  if (!torch::cuda::is_available()) SKIP("no CUDA device");
+  torch::manual_seed(6);
+  const auto [type, bound] = GENERATE(std::tuple(at::kFloat, 1e-5), std::tuple(at::kBFloat16, 2e-2));
+  for (const auto& [rows, n, m] : std::vector<std::tuple<int64_t, int64_t, int64_t>>{
+           {1, 3, 5}, {2, 8, 1}, {33, 17, 7}, {1000, 64, 400}, {5000, 40, 24}, {20000, 16, 520}}) {
+    CAPTURE(rows, n, m, type);
+    const auto parameter = [&](at::IntArrayRef shape) { return torch::randn(shape).cuda().requires_grad_(); };
+    const at::Tensor x = torch::randn({rows, n}).to(type).cuda().requires_grad_();
+    const at::Tensor weight = parameter({m, n}), bias = parameter({m});
+    const auto y = fused_linear_relu(x, weight, bias);
+    if (!y) SKIP("a build without AFM_CUDA");
+    const at::Tensor incoming = torch::randn({rows, m}).to(type);
+    const auto got = torch::autograd::grad({*y}, {x, weight, bias}, {incoming.cuda()});
+
+    const auto exact_of = [](const at::Tensor& tensor) {
+      return tensor.detach().cpu().to(at::kDouble).requires_grad_();
+    };
+    const at::Tensor a = exact_of(x), w = exact_of(weight), b = exact_of(bias);
+    const at::Tensor before = at::linear(a, w, b);
+    // Units that rounding switches on or off are not compared: the mask is that of the output.
+    const at::Tensor on = y->detach().cpu().to(at::kDouble).gt(0).to(at::kDouble);
+    CHECK(relative(*y, before.detach().relu()) < bound);
+    const auto want = torch::autograd::grad({before * on}, {a, w, b}, {incoming.to(at::kDouble)});
+    for (std::size_t i = 0; i < want.size(); ++i) {
+      CAPTURE(i);
+      CHECK(got[i].scalar_type() == (i == 0 ? type : at::kFloat));
+      if (want[i].norm().item<double>() == 0) continue;
+      CHECK(relative(got[i], want[i]) < bound);
+      CHECK(relative(got[i], want[i] * 1.05) > bound);  // the bound can fail
+    }
+  }
+}
+
+}  // namespace afm::nn
