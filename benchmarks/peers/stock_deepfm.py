@@ -42,7 +42,8 @@ class StockStep:
         self.bias = nn.Parameter(torch.zeros(1, device="cuda"))
         self.adam = torch.optim.Adam([*self.tower.parameters(), self.bias], lr=1e-3, fused=True, capturable=True)
         self.index = torch.zeros(batch, dtype=torch.int64, device="cuda")
-        self.loss = torch.compile(self.loss_of) if compiled else self.loss_of
+        torch._dynamo.reset()  # each step is compiled for its own shapes
+        self.loss = torch.compile(self.loss_of, dynamic=False) if compiled else self.loss_of
         self.total = torch.zeros((), dtype=torch.float64, device="cuda")
         self.record()
 
