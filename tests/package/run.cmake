@@ -15,5 +15,11 @@ run(${CMAKE_COMMAND} ${common} -S ${CMAKE_CURRENT_LIST_DIR} -B ${WORK}/installed
 run(${CMAKE_COMMAND} --build ${WORK}/installed)
 run(${WORK}/installed/ranker)
 message("${output}")
+run(${WORK}/installed/server)
+run(${CMAKE_COMMAND} -G Ninja -DCMAKE_CXX_COMPILER=${COMPILER} -DCMAKE_BUILD_TYPE=Release -DRANKER_SERVER_ONLY=ON
+    -DCMAKE_DISABLE_FIND_PACKAGE_Torch=ON -S ${CMAKE_CURRENT_LIST_DIR} -B ${WORK}/server
+    -DCMAKE_PREFIX_PATH=${WORK}/prefix)
+run(${CMAKE_COMMAND} --build ${WORK}/server)
+run(${WORK}/server/server)
 run(${CMAKE_COMMAND} ${common} -S ${CMAKE_CURRENT_LIST_DIR} -B ${WORK}/subdirectory -DRANKER_ADD_SUBDIRECTORY=ON)
 run(${CMAKE_COMMAND} --build ${WORK}/subdirectory -- -n ranker)
