@@ -45,6 +45,21 @@ AFM_INLINE Lanes int4_at(Codes codes) {
   return _mm512_permutexvar_ps(_mm512_srli_epi32(codes, Bit), values);
 }
 
+AFM_INLINE Lanes int8_first(const int8_t* from, int64_t count) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first(count), from)));
+}
+// The byte of each element goes to its 32 bits, then its four bits to the bottom.
+AFM_INLINE Lanes int4_first(const uint8_t* from, bool odd, int64_t count) {
+  const __m128i bytes = _mm_maskz_loadu_epi8(first((count + odd + 1) / 2), from);
+  const __m128i position = _mm_srli_epi16(
+      _mm_add_epi8(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm_set1_epi8(odd ? 1 : 0)), 1);
+  const __m512i spread = _mm512_cvtepu8_epi32(_mm_shuffle_epi8(bytes, _mm_and_si128(position, _mm_set1_epi8(15))));
+  const __m512i even_shift = _mm512_setr_epi32(0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4);
+  const __m512i shift = odd ? _mm512_sub_epi32(_mm512_set1_epi32(4), even_shift) : even_shift;
+  const Lanes values = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
+  return _mm512_maskz_permutexvar_ps(first(count), _mm512_srlv_epi32(spread, shift), values);
+}
+
 #include "libafm/serve/kernels_linear.inl"
 #include "libafm/serve/kernels_rows.inl"
 

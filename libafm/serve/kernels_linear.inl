@@ -5,6 +5,8 @@
 //   kSums                  Lanes of sums in flight that hide the latency of an addition
 //   zero, broadcast, load, load_first, store, store_first, add, subtract, mul, fma (a * b + c), relu, sum
 //   load_codes, int8_at<bit>, int4_at<bit>  the integers from that bit of each 32 on, as Lanes
+//   int8_first(from, count), int4_first(from, odd, count)  the first `count` of 16 integers, those of int4 from the
+//       higher half of a byte on when odd; the others are zero, and what lies behind them is not read
 
 constexpr int64_t kPanel = 16, kStepBytes = 64;
 constexpr int64_t kWidenInRegisters = 4;  // rows up to which integers are widened anew for each tile

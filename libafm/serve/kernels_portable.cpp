@@ -6,7 +6,7 @@ namespace afm::serve {
 namespace {
 
 // Four registers of four floats: what every processor has, SSE2 and NEON among them.
-using Quad = float __attribute__((vector_size(16), aligned(4), may_alias));
+using Quad = float __attribute__((vector_size(16)));
 struct Lanes {
   Quad part[4];
 };
@@ -23,16 +23,16 @@ AFM_INLINE Lanes broadcast(const float* x) {
 }
 AFM_INLINE Lanes load(const float* from) {
   Lanes lanes;
-  for (int q = 0; q < 4; ++q) lanes.part[q] = *reinterpret_cast<const Quad*>(from + 4 * q);
+  __builtin_memcpy(&lanes, from, sizeof lanes);  // rows of a table have any alignment
   return lanes;
 }
 AFM_INLINE void store(float* to, const Lanes& lanes) {
-  for (int q = 0; q < 4; ++q) *reinterpret_cast<Quad*>(to + 4 * q) = lanes.part[q];
+  for (int q = 0; q < 4; ++q) __builtin_memcpy(to + 4 * q, &lanes.part[q], sizeof(Quad));
 }
 AFM_INLINE Lanes load_first(const float* from, int64_t count) {
   if (count >= 16) return load(from);
   float lanes[16] = {};
-  for (int64_t i = 0; i < count; ++i) lanes[i] = from[i];
+  if (count > 0) __builtin_memcpy(lanes, from, sizeof(float) * static_cast<std::size_t>(count));
   return load(lanes);
 }
 AFM_INLINE void store_first(float* to, int64_t count, const Lanes& lanes) {
@@ -81,6 +81,20 @@ AFM_INLINE Lanes int8_at(const Codes& codes) {
 template <int Bit>
 AFM_INLINE Lanes int4_at(const Codes& codes) {
   return integer_at<Bit, 4>(codes);
+}
+
+AFM_INLINE Lanes int8_first(const int8_t* from, int64_t count) {
+  float lanes[16] = {};
+  for (int64_t i = 0; i < count; ++i) lanes[i] = from[i];
+  return load(lanes);
+}
+AFM_INLINE Lanes int4_first(const uint8_t* from, bool odd, int64_t count) {
+  float lanes[16] = {};
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t at = odd ? i + 1 : i;
+    lanes[i] = static_cast<float>((((from[at / 2] >> (at % 2 == 0 ? 0 : 4)) & 15) ^ 8) - 8);
+  }
+  return load(lanes);
 }
 
 #include "libafm/serve/kernels_linear.inl"

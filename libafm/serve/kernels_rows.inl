@@ -9,16 +9,23 @@ float float_of_bfloat16(const void* values, int64_t index) {
   return value;
 }
 
+// Elements of a table: one, or the first `count` of 16 from one on, the others being zero.
 struct FloatTable {
   static float at(const void* table, int64_t index) {
     float value;
     __builtin_memcpy(&value, static_cast<const char*>(table) + 4 * index, sizeof value);
     return value;
   }
+  AFM_INLINE static Lanes from(const void* table, int64_t index, int64_t count) {
+    return load_first(reinterpret_cast<const float*>(static_cast<const char*>(table) + 4 * index), count);
+  }
 };
 
 struct Int8Table {
   static float at(const void* table, int64_t index) { return static_cast<const int8_t*>(table)[index]; }
+  AFM_INLINE static Lanes from(const void* table, int64_t index, int64_t count) {
+    return int8_first(static_cast<const int8_t*>(table) + index, count);
+  }
 };
 
 struct Int4Table {
@@ -27,21 +34,29 @@ struct Int4Table {
     const int four = (index & 1) == 0 ? byte & 15 : byte >> 4;
     return static_cast<float>((four ^ 8) - 8);
   }
+  AFM_INLINE static Lanes from(const void* table, int64_t index, int64_t count) {
+    return int4_first(static_cast<const uint8_t*>(table) + (index >> 1), (index & 1) != 0, count);
+  }
 };
+
+AFM_INLINE float scale_of_row(const FieldTable& table, const TierRows& tier, int64_t id) {
+  if (table.row_scale == nullptr || tier.rank == 0) return 1;
+  return float_of_bfloat16(table.row_scale, tier.stride == 0 ? tier.scale : tier.scale + (id - tier.first));
+}
 
 template <class Table>
 AFM_INLINE void read_row(const FieldTable& table, const TierRows& tier, int64_t id, float* values, float* wide) {
   const int64_t begin = tier.start + (id - tier.first) * tier.stride;
-  if (table.row_scale != nullptr) {
-    const int64_t index = tier.stride == 0 ? tier.scale : tier.scale + (id - tier.first);
-    const float scale = tier.rank == 0 ? 0.0F : float_of_bfloat16(table.row_scale, index);
-    for (int64_t c = 0; c < tier.rank; ++c) values[c] = Table::at(table.elements, begin + c) * scale;
-  } else if (table.column_scale != nullptr) {
-    for (int64_t c = 0; c < tier.rank; ++c) values[c] = Table::at(table.elements, begin + c) * table.column_scale[c];
-  } else {
-    for (int64_t c = 0; c < tier.rank; ++c) values[c] = Table::at(table.elements, begin + c);
+  const float scale = scale_of_row(table, tier, id);
+  for (int64_t c = 0; c < table.width; c += kPanel) {
+    const int64_t count = tier.rank > c ? tier.rank - c : 0;
+    Lanes lanes = Table::from(table.elements, begin + c, smaller(count, kPanel));
+    if (table.row_scale != nullptr)
+      lanes = mul(lanes, broadcast(&scale));
+    else if (table.column_scale != nullptr)
+      lanes = mul(lanes, load_first(table.column_scale + c, count));
+    store_first(values + c, table.width - c, lanes);
   }
-  for (int64_t c = tier.rank; c < table.width; ++c) values[c] = 0;
   if (table.wide && wide != nullptr) *wide += Table::at(table.elements, begin + tier.rank) * table.wide_scale;
 }
 
@@ -116,17 +131,19 @@ void subtract_own(const float* latents, int64_t stride, int64_t rows, const int6
   for (int64_t r = 0; r < rows; ++r) {
     const float* z = latents + r * stride;
     const float* gram = grams;
-    float total = 0;
+    Lanes total = zero();
     for (int64_t f = 0; f < fields; ++f) {
       const int64_t rank = ranks[f];
-      for (int64_t i = 0; i < rank; ++i, gram += rank) {
-        float along = 0;
-        for (int64_t j = 0; j < rank; ++j) along += gram[j] * z[j];
-        total += along * z[i];
+      for (int64_t j = 0; j < rank; j += kPanel) {
+        Lanes along = zero();
+        for (int64_t i = 0; i < rank; ++i)
+          along = fma(broadcast(z + i), load_first(gram + i * rank + j, rank - j), along);
+        total = fma(along, load_first(z + j, rank - j), total);
       }
+      gram += rank * rank;
       z += rank;
     }
-    out[r] -= 0.5F * total;
+    out[r] -= 0.5F * sum(total);
   }
 }
 
