@@ -26,8 +26,11 @@ for room in data nn train; do
   echo "$room: status $?, $(tail -2 "$out/tests_$room.txt" | head -1)"
   grep -E -A12 "FAILED:|terminate|error:" "$out/tests_$room.txt" | cut -c1-200 | head -40
 done
+export PYTHONPATH=$PWD/build-gpu/python PYTHONUNBUFFERED=1
+timeout 90 "$python" -m pytest -q -p no:cacheprovider tests/python/test_training_gpu.py > "$out/tests_python.txt" 2>&1
+echo "python: status $?"
+grep -E "^E  |^FAILED|passed|failed|Error" "$out/tests_python.txt" | cut -c1-200 | head -40
 
 echo "== benchmark"
-export PYTHONPATH=$PWD/build-gpu/python PYTHONUNBUFFERED=1
 timeout 60 "$python" benchmarks/train_gpu.py --profile 2>&1 | tee "$out/profile.txt" | tail -90
 timeout 200 "$python" benchmarks/train_gpu.py ${1:+--rows "$@"} 2>&1 | tee "$out/train_gpu.txt" | tail -60
