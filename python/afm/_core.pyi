@@ -21,7 +21,9 @@ __all__: list[str] = [
     "BatchOptions",
     "BatchStream",
     "Comparison",
+    "CoreCandidateScorer",
     "CoreModel",
+    "CoreScorer",
     "DCNOptions",
     "DataError",
     "Dataset",
@@ -75,6 +77,7 @@ __all__: list[str] = [
     "mimic_output",
     "mimic_table",
     "model_names",
+    "pack",
     "parameter_count",
     "plan_ranks",
     "planned_size",
@@ -1088,6 +1091,8 @@ class TrainOptions:
         mlp_l2: float = 0.0,
         seed: int = 1,
         device: str = "cpu",
+        precision: str = "float32",
+        cuda_graph: bool = False,
         distillation: float = 1.0,
         temperature: float = 1.0,
         label_preserving: float = 0.0,
@@ -1109,6 +1114,8 @@ class TrainOptions:
             mlp_l2: The same on every other weight matrix.
             seed: Order of rows and dropout.
             device: cpu, cuda or cuda:N.
+            precision: Of matrix products on a GPU: float32, tf32 or bf16.
+            cuda_graph: Record one step on a GPU and repeat it.
             distillation: Weight of the teachers' term.
             temperature: Temperature of the teachers' term.
             label_preserving: More weight of it where the teachers are right.
@@ -1154,6 +1161,13 @@ class TrainOptions:
         """
     @checkpoint_seconds.setter
     def checkpoint_seconds(self, arg1: typing.Any) -> None: ...
+    @property
+    def cuda_graph(self) -> bool:
+        """
+        Record one step on a GPU and repeat it.
+        """
+    @cuda_graph.setter
+    def cuda_graph(self, arg1: typing.Any) -> None: ...
     @property
     def device(self) -> str:
         """
@@ -1224,6 +1238,13 @@ class TrainOptions:
         """
     @patience.setter
     def patience(self, arg1: typing.Any) -> None: ...
+    @property
+    def precision(self) -> str:
+        """
+        Of matrix products on a GPU: float32, tf32 or bf16.
+        """
+    @precision.setter
+    def precision(self, arg1: typing.Any) -> None: ...
     @property
     def resume(self) -> bool:
         """
@@ -1518,6 +1539,75 @@ class RefitStep:
     @property
     def part(self) -> str: ...
 
+class CoreCandidateScorer:
+    """
+    Use afm.Scorer.candidates.
+    """
+    def probabilities(
+        self,
+        user_ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+        user_dense: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+        item_ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+        item_dense: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    ) -> numpy.typing.NDArray[numpy.float32]: ...
+    def score(
+        self,
+        user_ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+        user_dense: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+        item_ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+        item_dense: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    ) -> numpy.typing.NDArray[numpy.float32]: ...
+    @property
+    def item_dense(self) -> int: ...
+    @property
+    def item_slots(self) -> int: ...
+    @property
+    def user_dense(self) -> int: ...
+    @property
+    def user_slots(self) -> int: ...
+
+class CoreScorer:
+    """
+    Use afm.Scorer.
+    """
+    @staticmethod
+    def open(path: os.PathLike | str | bytes, simd: str | None, verify: bool) -> CoreScorer: ...
+    def candidates(
+        self, user_fields: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]
+    ) -> CoreCandidateScorer: ...
+    def encode_json(self, requests: collections.abc.Sequence[str]) -> tuple: ...
+    def probabilities(
+        self,
+        ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+        dense: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    ) -> numpy.typing.NDArray[numpy.float32]: ...
+    def score(
+        self,
+        ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+        dense: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    ) -> numpy.typing.NDArray[numpy.float32]: ...
+    def score_json(self, request: str) -> float: ...
+    @property
+    def dense_count(self) -> int: ...
+    @property
+    def file_bytes(self) -> int: ...
+    @property
+    def golden_rows(self) -> int: ...
+    @property
+    def is_packed(self) -> bool: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def prepared_bytes(self) -> int: ...
+    @property
+    def ranks(self) -> str: ...
+    @property
+    def schema(self) -> Schema: ...
+    @property
+    def simd(self) -> str: ...
+    @property
+    def slot_count(self) -> int: ...
+
 def auc(logits: typing.Any, labels: typing.Any) -> float:
     """
     Area under the ROC curve, ties averaged.
@@ -1602,6 +1692,9 @@ def model_names() -> list[str]:
     The names of the models, as in model files and on the command line.
     """
 
+def pack(
+    model: os.PathLike | str | bytes, dataset: os.PathLike | str | bytes, packed: os.PathLike | str | bytes
+) -> None: ...
 def parameter_count(model: CoreModel) -> int: ...
 def plan_ranks(statistics: Statistics, model: CoreModel, dataset: Dataset, **kwargs) -> str:
     """
