@@ -17,16 +17,16 @@
 namespace afm::nn {
 namespace {
 
-constexpr double kFloatError = 2e-6, kSumError = 2e-5, kBfloatError = 1e-2;
+constexpr double kFeatureError = 2e-6, kFeatureSumError = 2e-5, kFeatureBfloatError = 1e-2;
 
-struct Case {
+struct FeatureCase {
   std::vector<int64_t> cardinalities;
   int64_t dim, batch, dense;
   bool wide, interaction;
 };
 
 // Few ids are frequent, as in clicks: their rows are read by many blocks.
-at::Tensor skewed_ids(const Case& c) {
+at::Tensor skewed_feature_ids(const FeatureCase& c) {
   std::vector<at::Tensor> columns;
   for (const int64_t cardinality : c.cardinalities) {
     columns.push_back((torch::rand({c.batch}, torch::kDouble).pow(4) * cardinality).floor().clamp_max(cardinality - 1));
@@ -34,19 +34,19 @@ at::Tensor skewed_ids(const Case& c) {
   return at::stack(columns, 1).to(torch::kInt32);
 }
 
-std::vector<Case> random_cases(int count) {
+std::vector<FeatureCase> random_feature_cases(int count) {
   std::mt19937 random(11);
   const auto below = [&](int64_t end) { return static_cast<int64_t>(random() % static_cast<uint64_t>(end)); };
   constexpr std::array<int64_t, 12> kDims{1, 3, 4, 7, 10, 16, 17, 32, 40, 64, 100, 256};
   constexpr std::array<int64_t, 6> kBatches{1, 2, 31, 257, 2048, 20000};
-  std::vector<Case> cases;
+  std::vector<FeatureCase> cases;
   for (int i = 0; i < count; ++i) {
-    Case c{{},
-           kDims[static_cast<std::size_t>(i) % 12],
-           kBatches[static_cast<std::size_t>(below(6))],
-           below(5),
-           i % 2 == 0,
-           i % 3 != 0};
+    FeatureCase c{{},
+                  kDims[static_cast<std::size_t>(i) % 12],
+                  kBatches[static_cast<std::size_t>(below(6))],
+                  below(5),
+                  i % 2 == 0,
+                  i % 3 != 0};
     const int64_t fields = 1 + below(c.dim > 64 || c.batch > 5000 ? 4 : 45);
     for (int64_t f = 0; f < fields; ++f) c.cardinalities.push_back(1 + below(f % 3 == 0 ? 3 : 3000));
     cases.push_back(c);
@@ -54,13 +54,14 @@ std::vector<Case> random_cases(int count) {
   return cases;
 }
 
-Embedding embedding_of(const Case& c) {
+Embedding case_embedding(const FeatureCase& c) {
   return Embedding(
       EmbeddingOptions{.cardinalities = c.cardinalities, .embedding_dim = c.dim, .wide = c.wide, .init_std = 0.5});
 }
 
 // What features() stands for, from lookup() in float64 on the CPU.
-EmbeddingFeatures reference(Embedding& exact, const Case& c, const at::Tensor& ids, const at::Tensor& dense) {
+EmbeddingFeatures exact_features(Embedding& exact, const FeatureCase& c, const at::Tensor& ids,
+                                 const at::Tensor& dense) {
   const EmbeddingOutput output = exact->lookup(ids);
   EmbeddingFeatures features{output.values.flatten(1), output.wide};
   if (dense.defined()) features.input = at::cat({features.input, dense.to(at::kDouble)}, 1);
@@ -70,20 +71,20 @@ EmbeddingFeatures reference(Embedding& exact, const Case& c, const at::Tensor& i
   return features;
 }
 
-double error_of(const at::Tensor& got, const at::Tensor& exact) {
+double feature_error(const at::Tensor& got, const at::Tensor& exact) {
   const double difference = (got.detach().cpu().to(at::kDouble) - exact.detach()).norm().item<double>();
   return difference / std::max(exact.detach().norm().item<double>(), 1e-30);
 }
 
 void need_features() {
   if (!torch::cuda::is_available()) SKIP("no CUDA device");
-  Embedding embedding = embedding_of({{2}, 2, 1, 0, false, false});
+  Embedding embedding = case_embedding({{2}, 2, 1, 0, false, false});
   embedding->to(at::kCUDA);
   if (!serves_features(*embedding)) SKIP("a build without AFM_CUDA");
 }
 
 // Weights of a scalar function of the features, drawn once for both sides.
-struct Probe {
+struct FeatureProbe {
   at::Tensor input, score;
   at::Tensor of(const EmbeddingFeatures& features) const {
     const auto weigh = [](const at::Tensor& values, const at::Tensor& weights) {
@@ -94,7 +95,7 @@ struct Probe {
   }
 };
 
-Probe probe_of(const EmbeddingFeatures& exact, int64_t batch) {
+FeatureProbe feature_probe(const EmbeddingFeatures& exact, int64_t batch) {
   return {torch::randn(exact.input.sizes(), at::kFloat), torch::randn({batch}, at::kFloat)};
 }
 
@@ -103,39 +104,39 @@ Probe probe_of(const EmbeddingFeatures& exact, int64_t batch) {
 TEST_CASE("features on a GPU and their gradients are those of float64, whatever the shape", "[cuda]") {
   need_features();
   torch::manual_seed(1);
-  for (const Case& c : random_cases(60)) {
+  for (const FeatureCase& c : random_feature_cases(60)) {
     CAPTURE(c.cardinalities, c.dim, c.batch, c.dense, c.wide, c.interaction);
-    Embedding exact = embedding_of(c), device = embedding_of(c);
+    Embedding exact = case_embedding(c), device = case_embedding(c);
     {
       const torch::NoGradGuard no_grad;
       device->weight.copy_(exact->weight);
     }
     device->to(at::kCUDA);
     exact->to(at::kDouble);
-    const at::Tensor ids = skewed_ids(c), dense = c.dense > 0 ? torch::randn({c.batch, c.dense}) : at::Tensor();
+    const at::Tensor ids = skewed_feature_ids(c), dense = c.dense > 0 ? torch::randn({c.batch, c.dense}) : at::Tensor();
     const auto features = device->features(ids.cuda(), dense.defined() ? dense.cuda() : dense, c.interaction);
     REQUIRE(features.has_value());
-    const EmbeddingFeatures expected = reference(exact, c, ids, dense);
-    CHECK(error_of(features->input, expected.input) < kFloatError);
+    const EmbeddingFeatures expected = exact_features(exact, c, ids, dense);
+    CHECK(feature_error(features->input, expected.input) < kFeatureError);
     REQUIRE(features->score.defined() == expected.score.defined());
-    if (expected.score.defined()) CHECK(error_of(features->score, expected.score) < kSumError);
+    if (expected.score.defined()) CHECK(feature_error(features->score, expected.score) < kFeatureSumError);
 
-    const Probe probe = probe_of(expected, c.batch);
+    const FeatureProbe probe = feature_probe(expected, c.batch);
     const at::Tensor got = torch::autograd::grad({probe.of(*features)}, {device->weight})[0];
     const at::Tensor want = torch::autograd::grad({probe.of(expected)}, {exact->weight})[0];
-    CHECK(error_of(got, want) < kSumError);
-    CHECK(error_of(got, want * 1.001) > kSumError);  // the bound can fail
+    CHECK(feature_error(got, want) < kFeatureSumError);
+    CHECK(feature_error(got, want * 1.001) > kFeatureSumError);  // the bound can fail
   }
 }
 
 TEST_CASE("gradients of features are the same bits each time", "[cuda]") {
   need_features();
   torch::manual_seed(2);
-  const Case c{{1, 2, 50, 100000}, 16, 65536, 0, true, true};
-  Embedding embedding = embedding_of(c);
+  const FeatureCase c{{1, 2, 50, 100000}, 16, 65536, 0, true, true};
+  Embedding embedding = case_embedding(c);
   embedding->to(at::kCUDA);
-  const at::Tensor ids = skewed_ids(c).cuda();
-  const Probe probe{torch::randn({c.batch, 4 * 16}), torch::randn({c.batch})};
+  const at::Tensor ids = skewed_feature_ids(c).cuda();
+  const FeatureProbe probe{torch::randn({c.batch, 4 * 16}), torch::randn({c.batch})};
   const auto gradient = [&] {
     return torch::autograd::grad({probe.of(*embedding->features(ids, {}, true))}, {embedding->weight})[0];
   };
@@ -146,8 +147,8 @@ TEST_CASE("gradients of features are the same bits each time", "[cuda]") {
 TEST_CASE("bfloat16 features are rounded, and so are their gradients, the table's score is not", "[cuda]") {
   need_features();
   torch::manual_seed(3);
-  const Case c{{7, 300, 2}, 16, 3000, 2, true, true};
-  Embedding exact = embedding_of(c), device = embedding_of(c);
+  const FeatureCase c{{7, 300, 2}, 16, 3000, 2, true, true};
+  Embedding exact = case_embedding(c), device = case_embedding(c);
   {
     const torch::NoGradGuard no_grad;
     device->weight.copy_(exact->weight);
@@ -155,17 +156,17 @@ TEST_CASE("bfloat16 features are rounded, and so are their gradients, the table'
   device->to(at::kCUDA);
   device->feature_type = at::kBFloat16;
   exact->to(at::kDouble);
-  const at::Tensor ids = skewed_ids(c), dense = torch::randn({c.batch, c.dense});
+  const at::Tensor ids = skewed_feature_ids(c), dense = torch::randn({c.batch, c.dense});
   const auto features = device->features(ids.cuda(), dense.cuda(), true);
   REQUIRE(features.has_value());
   CHECK(features->input.scalar_type() == at::kBFloat16);
-  const EmbeddingFeatures expected = reference(exact, c, ids, dense);
-  CHECK(error_of(features->input, expected.input) < kBfloatError);
-  CHECK(error_of(features->input, expected.input) > kSumError);
-  CHECK(error_of(features->score, expected.score) < kSumError);
-  const Probe probe = probe_of(expected, c.batch);
+  const EmbeddingFeatures expected = exact_features(exact, c, ids, dense);
+  CHECK(feature_error(features->input, expected.input) < kFeatureBfloatError);
+  CHECK(feature_error(features->input, expected.input) > kFeatureSumError);
+  CHECK(feature_error(features->score, expected.score) < kFeatureSumError);
+  const FeatureProbe probe = feature_probe(expected, c.batch);
   const at::Tensor got = torch::autograd::grad({probe.of(*features)}, {device->weight})[0];
-  CHECK(error_of(got, torch::autograd::grad({probe.of(expected)}, {exact->weight})[0]) < kBfloatError);
+  CHECK(feature_error(got, torch::autograd::grad({probe.of(expected)}, {exact->weight})[0]) < kFeatureBfloatError);
 }
 
 TEST_CASE("features refuse an id out of range by name, and without the check read a row that exists", "[cuda]") {
@@ -187,7 +188,7 @@ TEST_CASE("features refuse an id out of range by name, and without the check rea
 
 TEST_CASE("a lookup with a hook goes the long way, so that the hook is called", "[cuda]") {
   need_features();
-  Embedding embedding = embedding_of({{3}, 2, 1, 0, false, false});
+  Embedding embedding = case_embedding({{3}, 2, 1, 0, false, false});
   embedding->to(at::kCUDA);
   const at::Tensor ids = torch::zeros({2, 1}, torch::kInt32).cuda();
   REQUIRE(embedding->features(ids, {}, false).has_value());

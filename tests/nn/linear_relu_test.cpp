@@ -12,7 +12,7 @@
 namespace afm::nn {
 namespace {
 
-double relative(const at::Tensor& got, const at::Tensor& exact) {
+double linear_relu_error(const at::Tensor& got, const at::Tensor& exact) {
   const at::Tensor difference = got.detach().cpu().to(at::kDouble) - exact;
   return (difference.norm() / exact.norm().clamp_min(1e-30)).item<double>();
 }
@@ -41,14 +41,14 @@ TEST_CASE("a linear layer with its ReLU on a GPU, and its gradients, are those o
     const at::Tensor before = at::linear(a, w, b);
     // Units that rounding switches on or off are not compared: the mask is that of the output.
     const at::Tensor on = y->detach().cpu().to(at::kDouble).gt(0).to(at::kDouble);
-    CHECK(relative(*y, before.detach().relu()) < bound);
+    CHECK(linear_relu_error(*y, before.detach().relu()) < bound);
     const auto want = torch::autograd::grad({before * on}, {a, w, b}, {incoming.to(at::kDouble)});
     for (std::size_t i = 0; i < want.size(); ++i) {
       CAPTURE(i);
       CHECK(got[i].scalar_type() == (i == 0 ? type : at::kFloat));
       if (want[i].norm().item<double>() == 0) continue;
-      CHECK(relative(got[i], want[i]) < bound);
-      CHECK(relative(got[i], want[i] * 1.05) > bound);  // the bound can fail
+      CHECK(linear_relu_error(got[i], want[i]) < bound);
+      CHECK(linear_relu_error(got[i], want[i] * 1.05) > bound);  // the bound can fail
     }
   }
 }

@@ -11,18 +11,18 @@
 namespace afm {
 namespace {
 
-constexpr double kTolerance = 1e-5, kL2 = 0.01, kScale = 20.0, kRate = 1e-3;
+constexpr double kAdagradTolerance = 1e-5, kAdagradL2 = 0.01, kAdagradScale = 20.0, kAdagradRate = 1e-3;
 
-nn::Embedding fresh_embedding() {
+nn::Embedding adagrad_embedding() {
   return nn::Embedding(
       nn::EmbeddingOptions{.cardinalities = {2, 40, 5000}, .embedding_dim = 16, .wide = true, .init_std = 0.3});
 }
 
-at::Tensor loss_of(const at::Tensor& input, const at::Tensor& score, const at::Tensor& weights) {
+at::Tensor adagrad_loss(const at::Tensor& input, const at::Tensor& score, const at::Tensor& weights) {
   return (input * weights.to(input.device())).sum() + score.square().sum();
 }
 
-double difference(const at::Tensor& got, const at::Tensor& want) {
+double adagrad_difference(const at::Tensor& got, const at::Tensor& want) {
   return ((got.cpu() - want).norm() / want.norm()).item<double>();
 }
 
@@ -31,18 +31,18 @@ double difference(const at::Tensor& got, const at::Tensor& want) {
 TEST_CASE("row-wise Adagrad fused on a GPU takes the steps of the CPU", "[cuda]") {
   if (!torch::cuda::is_available()) SKIP("no CUDA device");
   torch::manual_seed(4);
-  nn::Embedding cpu = fresh_embedding(), gpu = fresh_embedding();
+  nn::Embedding cpu = adagrad_embedding(), gpu = adagrad_embedding();
   {
     const torch::NoGradGuard no_grad;
     gpu->weight.copy_(cpu->weight);
   }
   gpu->to(at::kCUDA);
   const at::Tensor start = cpu->weight.detach().clone();
-  const auto on_gpu = device_adagrad(*gpu, "weight", kL2, kScale);
+  const auto on_gpu = device_adagrad(*gpu, "weight", kAdagradL2, kAdagradScale);
   if (!on_gpu) SKIP("a build without AFM_CUDA");
-  RowAdagrad on_cpu(*cpu, "weight", kL2, kScale);
+  RowAdagrad on_cpu(*cpu, "weight", kAdagradL2, kAdagradScale);
   const bool reads_rate = GENERATE(false, true);
-  const at::Tensor rate = torch::full({1}, kRate, torch::kFloat32).cuda();
+  const at::Tensor rate = torch::full({1}, kAdagradRate, torch::kFloat32).cuda();
   if (reads_rate) REQUIRE(on_gpu->read_rate_from(rate));
   for (int step = 0; step < 6; ++step) {
     const at::Tensor weights = torch::randn({3000, 48});
@@ -53,23 +53,23 @@ TEST_CASE("row-wise Adagrad fused on a GPU takes the steps of the CPU", "[cuda]"
     on_cpu.zero_grad();
     on_gpu->zero_grad();
     const nn::EmbeddingOutput output = cpu->lookup(ids);
-    loss_of(output.values.flatten(1), output.wide + nn::factorization_machine(output.values), weights).backward();
+    adagrad_loss(output.values.flatten(1), output.wide + nn::factorization_machine(output.values), weights).backward();
     const auto features = gpu->features(ids.cuda(), {}, true);
     REQUIRE(features.has_value());
-    loss_of(features->input, features->score, weights).backward();
+    adagrad_loss(features->input, features->score, weights).backward();
     CHECK_FALSE(gpu->weight.grad().defined());
-    on_cpu.step(kRate);
-    on_gpu->step(reads_rate ? 1e9 : kRate);  // which a given rate overrides
+    on_cpu.step(kAdagradRate);
+    on_gpu->step(reads_rate ? 1e9 : kAdagradRate);  // which a given rate overrides
   }
-  CHECK(difference(gpu->weight.detach(), cpu->weight.detach()) < kTolerance);
-  CHECK(difference(gpu->weight.detach(), start) > 100 * kTolerance);
-  CHECK(difference(on_gpu->state().at("weight.sum"), on_cpu.state().at("weight.sum")) < kTolerance);
+  CHECK(adagrad_difference(gpu->weight.detach(), cpu->weight.detach()) < kAdagradTolerance);
+  CHECK(adagrad_difference(gpu->weight.detach(), start) > 100 * kAdagradTolerance);
+  CHECK(adagrad_difference(on_gpu->state().at("weight.sum"), on_cpu.state().at("weight.sum")) < kAdagradTolerance);
 }
 
 TEST_CASE("two lookups in one step are one sum on a GPU", "[cuda]") {
   if (!torch::cuda::is_available()) SKIP("no CUDA device");
   torch::manual_seed(5);
-  nn::Embedding once = fresh_embedding(), twice = fresh_embedding();
+  nn::Embedding once = adagrad_embedding(), twice = adagrad_embedding();
   {
     const torch::NoGradGuard no_grad;
     twice->weight.copy_(once->weight);
@@ -87,9 +87,9 @@ TEST_CASE("two lookups in one step are one sum on a GPU", "[cuda]") {
   (loss(twice, ids.narrow(0, 0, 32), weights.narrow(0, 0, 32)) +
    loss(twice, ids.narrow(0, 32, 32), weights.narrow(0, 32, 32)))
       .backward();
-  one->step(kRate);
-  two->step(kRate);
-  CHECK(difference(twice->weight.detach(), once->weight.detach().cpu()) < kTolerance);
+  one->step(kAdagradRate);
+  two->step(kAdagradRate);
+  CHECK(adagrad_difference(twice->weight.detach(), once->weight.detach().cpu()) < kAdagradTolerance);
 }
 
 }  // namespace afm
