@@ -81,7 +81,19 @@ void decode(const Reading& reading, const Field& field, const float* latents, in
   }
 }
 
+// Few rows wait for memory once per field, unless all their fields are asked for first.
+void prefetch_fields(const Reading& reading) {
+  constexpr int64_t kFewRows = 8;
+  const FeatureRows& input = reading.input;
+  if (input.rows > kFewRows) return;
+  for (const Field& field : reading.features.fields) {
+    if (field.multi) continue;
+    reading.kernels.prefetch(field.table, input.ids + field.slot, reading.features.slots, input.rows);
+  }
+}
+
 void read_fields(const Reading& reading, Scratch scratch) {
+  prefetch_fields(reading);
   const Features& features = reading.features;
   float* one = scratch.take(features.widest);
   if (!features.expands) {

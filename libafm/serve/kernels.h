@@ -106,6 +106,8 @@ struct FieldTable {
 struct Kernels {
   void (*linear)(const PackedMatrix& matrix, const LinearCall& call);
 
+  // Asks for the rows that gather() will read, so that those of many fields travel at once.
+  void (*prefetch)(const FieldTable& table, const int32_t* ids, int64_t id_stride, int64_t rows);
   // For r < rows: values[r * value_stride + c] = value c < width of row ids[r * id_stride] (0 from its rank on), and
   // wide[r] += its wide weight, where the table holds them and wide is not null. Every id is in range.
   void (*gather)(const FieldTable& table, const int32_t* ids, int64_t id_stride, int64_t rows, float* values,

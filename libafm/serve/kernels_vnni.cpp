@@ -106,7 +106,9 @@ AFM_INLINE void add_products(const __m512i (&weights)[P], const uint8_t* x, int6
   if constexpr (I < 3 * R) {
     const __m512i value = broadcast(x + I * stride);
     add_product(sums.of[I][0], value, weights[0]);
-    if constexpr (P == 2) add_product(sums.of[I][1], value, weights[1]);
+    if constexpr (P > 1) add_product(sums.of[I][1], value, weights[1]);
+    if constexpr (P > 2) add_product(sums.of[I][2], value, weights[2]);
+    if constexpr (P > 3) add_product(sums.of[I][3], value, weights[3]);
     add_products<R, P, I + 1>(weights, x, stride, sums);
   }
 }
@@ -191,6 +193,7 @@ template <class Weights>
 void compute_block(const Rows& rows) {
   const int64_t panels = (rows.matrix.rows + kPanel - 1) / kPanel;
   int64_t panel = 0;
+  for (; rows.call.rows == 1 && panel + 4 <= panels; panel += 4) compute_tile<Weights, 1, 4>(rows, 0, panel);
   for (; panel + 2 <= panels; panel += 2) compute_panels<Weights, 2>(rows, panel);
   if (panel < panels) compute_panels<Weights, 1>(rows, panel);
 }
