@@ -109,6 +109,7 @@ from afm.models import (
 )
 from afm.paths import get_cmake_prefix_path, get_include
 from afm.plan import LayerPlan, RankPlan, Tier, read_plan, write_plan
+from afm.serving import Candidates, Scorer, pack
 from afm.training import evaluate, predict, train
 
 __all__ = [
@@ -116,6 +117,7 @@ __all__ = [
     "Batch",
     "BatchOptions",
     "BatchStream",
+    "Candidates",
     "Comparison",
     "CompressionReport",
     "DCNOptions",
@@ -152,6 +154,7 @@ __all__ = [
     "RankPlan",
     "SafetensorsFile",
     "Schema",
+    "Scorer",
     "SharedBasisEmbedding",
     "Spectrum",
     "Statistics",
@@ -186,6 +189,7 @@ __all__ = [
     "mimic_table",
     "model_names",
     "options_class",
+    "pack",
     "parameter_count",
     "parameter_groups",
     "plan_ranks",

@@ -1,4 +1,4 @@
-"""The command line: `afm prepare | train | compress | evaluate | inspect | export | report | synth | quickstart`.
+"""The command line: `afm prepare | train | compress | evaluate | inspect | pack | score | export | ...`.
 
 Exit codes: 0 done; 2 something in the input must change (one sentence says what); 1 the machine refused (no space, no
 permission) or libafm has a bug.
@@ -34,6 +34,8 @@ for command in (
     commands_models.compress,
     commands_models.evaluate,
     commands_models.inspect,
+    commands_serve.pack,
+    commands_serve.score,
     commands_serve.export,
     commands_report.report,
     commands_data.synth,

@@ -1,14 +1,20 @@
-"""afm export: models for servers."""
+"""afm pack, score and export: models for servers."""
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
-from . import exporting
+from . import exporting, scoring, serving
+from ._core import DataError
 from .console import out
+from .tables import open_table
+from .text_files import whole_text_file
 
 ModelFile = Annotated[Path, typer.Argument(help="Model file.")]
 
@@ -39,3 +45,78 @@ def export(
         path.parent.mkdir(parents=True, exist_ok=True)
         write(model, path)
         out.print(f"{path}: {path.stat().st_size:,} bytes", markup=False, soft_wrap=True)
+
+
+def pack(
+    model: ModelFile,
+    folder: Annotated[Path, typer.Argument(help="Dataset folder that it was trained on.")],
+    output: Annotated[Path, typer.Option("--out", "-o", help="Model file to write; may be the model itself.")],
+) -> None:
+    """Put the encoder of a dataset folder into a model file.
+
+    A packed file scores raw values by itself: afm score, afm.Scorer, afm::serve::Scorer.
+
+    \b
+    Example:
+      afm pack small.safetensors clicks --out packed.safetensors
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    serving.pack(model, folder, output)
+    out.print(f"{output}: {output.stat().st_size:,} bytes", markup=False, soft_wrap=True)
+
+
+def score(
+    model: ModelFile,
+    table: Annotated[
+        str, typer.Argument(metavar="TABLE", help="CSV, TSV, Parquet, or JSON lines (.jsonl); - = JSON lines on stdin.")
+    ],
+    dataset: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Dataset folder with the encoder, for a file without it.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write instead of standard output.")
+    ] = None,
+    separator: Annotated[str | None, typer.Option(help="Between columns of a text table.")] = None,
+) -> None:
+    """Print the probability of a click for raw rows.
+
+    One line per row. Rows are read and scored as they come. The model file must be packed (afm pack), or --dataset must say where its
+    encoder is. Columns of a table that the model does not read are left alone; a JSON object may leave fields out, and
+    may name no others.
+
+    \b
+    Example:
+      afm score packed.safetensors new.csv --out new.scores
+      tail -f requests.jsonl | afm score packed.safetensors -
+    """
+    with scoring.packed(model, dataset) as path, lines_to(output) as file:
+        scorer = serving.Scorer(path)
+        if not scorer.is_packed:
+            raise DataError(f"{model} holds no encoder; give --dataset FOLDER, or pack it first (afm pack)")
+        if table == "-" or Path(table).suffix in scoring.JSON_LINES:
+            with json_lines(table) as lines:
+                for probability in scoring.score_lines(lines, "stdin" if table == "-" else Path(table).name, scorer):
+                    print(f"{probability:.7g}", file=file, flush=table == "-")
+            return
+        for probabilities in scoring.score_table(path, open_table(table, separator=separator), scorer):
+            file.write("".join(f"{probability:.7g}\n" for probability in probabilities.tolist()))
+
+
+@contextlib.contextmanager
+def json_lines(table: str) -> Iterator[TextIO]:
+    if table == "-":
+        yield sys.stdin
+        return
+    with Path(table).open(encoding="utf-8") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def lines_to(output: Path | None) -> Iterator[TextIO]:
+    """Standard output, or a file that is whole or absent."""
+    if output is None:
+        yield sys.stdout
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with whole_text_file(output) as file:
+        yield file

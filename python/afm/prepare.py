@@ -213,9 +213,13 @@ def encode(
     encoder: Encoder, table: Table, first: int, frame: pl.DataFrame
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """ids [rows, S] int32, dense [rows, Q] float32, label [rows] float32."""
-    schema = encoder.schema
+    return *encode_features(encoder, table, first, frame), labels(table, first, frame, encoder.schema.label)
+
+
+def encode_features(encoder: Encoder, table: Table, first: int, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """ids [rows, S] int32, dense [rows, Q] float32."""
     ids, dense = [], []
-    for index, spec in enumerate(schema.fields):
+    for index, spec in enumerate(encoder.schema.fields):
         if spec.kind == "numeric":
             dense.append(encoder.encode_numeric(index, numbers(table, first, frame, spec.name)))
         elif spec.kind == "multi":
@@ -226,7 +230,6 @@ def encode(
     return (
         np.concatenate(ids, axis=1) if ids else np.empty((rows, 0), np.int32),
         np.stack(dense, axis=1) if dense else np.empty((rows, 0), np.float32),
-        labels(table, first, frame, schema.label),
     )
 
 

@@ -25,6 +25,7 @@ void bind_models(py::module_& m);
 void bind_metrics(py::module_& m);
 void bind_train(py::module_& m);
 void bind_compress(py::module_& m);
+void bind_serve(py::module_& m);
 void bind_plan(py::module_& m);  // with bind_compress
 void bind_fold(py::module_& m);  // with bind_compress
 

@@ -15,4 +15,5 @@ PYBIND11_MODULE(_core, m) {
   bind_metrics(m);
   bind_train(m);
   bind_compress(m);
+  bind_serve(m);
 }

@@ -4,7 +4,20 @@ import afm
 import pytest
 from afm.cli import run
 
-COMMANDS = ["", "prepare", "train", "compress", "evaluate", "inspect", "export", "report", "synth", "quickstart"]
+COMMANDS = [
+    "",
+    "prepare",
+    "train",
+    "compress",
+    "evaluate",
+    "inspect",
+    "pack",
+    "score",
+    "export",
+    "report",
+    "synth",
+    "quickstart",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
