@@ -152,13 +152,12 @@ std::shared_ptr<Model> random_model(Draw& draw) {
   return model;
 }
 
-Batch random_batch(Draw& draw, const Schema& schema, int64_t rows) {
+Batch random_batch(const Schema& schema, int64_t rows) {
   std::vector<torch::Tensor> ids;
   for (const FieldSpec& field : schema.fields) {
     const int64_t lowest = field.kind == FieldKind::kMulti ? kEmptySlot : 0;
     if (field.has_ids()) ids.push_back(torch::randint(lowest, field.cardinality, {rows, field.slots()}));
   }
-  static_cast<void>(draw);
   return {torch::cat(ids, 1).to(torch::kInt32).contiguous(), torch::randn({rows, schema.dense_count()}), {}};
 }
 
@@ -189,7 +188,7 @@ TEST_CASE("logits are LibTorch's, over random models, plans and data types") {
     const TemporaryFolder folder;
     save_model(*model, folder / "model");
     const auto loaded = models::load_model(folder / "model");
-    const Batch batch = random_batch(draw, model->schema(), draw.one_of<int64_t>({1, 3, 40, 150}));
+    const Batch batch = random_batch(model->schema(), draw.one_of<int64_t>({1, 3, 40, 150}));
     const torch::Tensor exact = libtorch_logits(*loaded, batch, torch::kFloat64);
     const torch::Tensor single = libtorch_logits(*loaded, batch, torch::kFloat32);
     const auto simd = draw.one_of({Simd::kPortable, Simd::kAvx2, Simd::kAvx512});
@@ -213,7 +212,7 @@ TEST_CASE("folded models score as LibTorch does") {
     const TemporaryFolder folder;
     save_model(*result.model, folder / "model");
     const auto loaded = models::load_model(folder / "model");
-    const Batch batch = random_batch(draw, model->schema(), 30);
+    const Batch batch = random_batch(model->schema(), 30);
     const torch::Tensor exact = libtorch_logits(*loaded, batch, torch::kFloat64);
     const torch::Tensor single = libtorch_logits(*loaded, batch, torch::kFloat32);
     CHECK(distance(scorer_logits(Scorer::open(folder / "model"), batch), exact) <=
@@ -230,7 +229,7 @@ TEST_CASE("a model in another precision scores as its float32 values") {
     model->to(dtype);
     const TemporaryFolder folder;
     save_model(*model, folder / "model");
-    const Batch batch = random_batch(draw, model->schema(), 20);
+    const Batch batch = random_batch(model->schema(), 20);
     const torch::Tensor exact = libtorch_logits(*model, batch, torch::kFloat64);
     CHECK(distance(scorer_logits(Scorer::open(folder / "model"), batch), exact) <= kRelative);
   }
