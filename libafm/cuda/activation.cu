@@ -12,11 +12,6 @@ constexpr int64_t kMostStripes = 264, kRowsPerStripe = 16;
 
 int64_t stripes_of(int64_t rows) { return std::clamp<int64_t>(rows / kRowsPerStripe, 1, kMostStripes); }
 
-template <typename T, int kCount>
-struct alignas(sizeof(T) * kCount) Vector {
-  T values[kCount];
-};
-
 // Each stripe of rows leaves the sums of its columns in parts [stripes, columns].
 template <typename T, int kCount>
 __global__ void __launch_bounds__(kVectors* kRowsAtOnce) relu_kernel(const ReluGradient task, float* parts) {

@@ -34,7 +34,10 @@ __global__ void __launch_bounds__(kLookupThreads) lookup_kernel(const Table tabl
     int64_t row = 0;
     if (own < table.fields) {
       row = row_of(table, task, sample, own);
-      if (task.rows != nullptr) task.rows[sample * table.fields + own] = static_cast<uint32_t>(row);
+      if (task.rows != nullptr) {
+        task.rows[sample * table.fields + own] = static_cast<uint32_t>(row);
+        task.places[sample * table.fields + own] = static_cast<uint32_t>(sample << task.code.field_bits | own);
+      }
       if (table.stride > table.dim) wide += table.rows[row * table.stride + table.dim];
     }
     const int count = min(kWarp, table.fields - base);
@@ -99,6 +102,14 @@ Status lookup(const Table& table, const Lookup& task, Stream stream) {
     });
   });
 }
+
+PlaceCode place_code(int64_t fields) {
+  int bits = 0;
+  while ((int64_t{1} << bits) < fields) ++bits;
+  return {bits};
+}
+
+bool fits(PlaceCode code, int64_t batch) { return batch <= int64_t{1} << (32 - code.field_bits); }
 
 const char* status_text(Status status) { return cudaGetErrorString(static_cast<cudaError_t>(status)); }
 

@@ -28,6 +28,23 @@ Status with_shape(int dim, Run run) {
   return run(Shape<32, 8>{});
 }
 
+// The same for kernels that read a row in vectors of 4 values: a lane holds kColumns values side by side.
+template <typename Run>
+Status with_vector_shape(int dim, Run run) {
+  if (dim <= 4) return run(Shape<1, 4>{});
+  if (dim <= 8) return run(Shape<2, 4>{});
+  if (dim <= 16) return run(Shape<4, 4>{});
+  if (dim <= 32) return run(Shape<8, 4>{});
+  if (dim <= 64) return run(Shape<16, 4>{});
+  if (dim <= 128) return run(Shape<32, 4>{});
+  return run(Shape<32, 8>{});
+}
+
+template <typename T, int kCount>
+struct alignas(sizeof(T) * kCount) Vector {
+  T values[kCount];
+};
+
 // Calls run(value of the element type).
 template <typename Run>
 Status with_element(Element element, Run run) {

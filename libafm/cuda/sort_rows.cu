@@ -16,15 +16,15 @@ int bits_of(int64_t row_count) {
 size_t sort_scratch(int64_t places, int64_t row_count) {
   size_t bytes = 0;
   const uint32_t* rows = nullptr;
-  const int32_t* from = nullptr;
+  const uint32_t* from = nullptr;
   cub::DeviceRadixSort::SortPairs(nullptr, bytes, rows, static_cast<uint32_t*>(nullptr), from,
-                                  static_cast<int32_t*>(nullptr), static_cast<int>(places), 0, bits_of(row_count));
+                                  static_cast<uint32_t*>(nullptr), static_cast<int>(places), 0, bits_of(row_count));
   return bytes;
 }
 
-Status sort_rows(const uint32_t* rows, const int32_t* places_in, int64_t places, int64_t row_count, void* scratch,
-                 size_t scratch_bytes, uint32_t* sorted_rows, int32_t* sorted_places, Stream stream) {
-  return cub::DeviceRadixSort::SortPairs(scratch, scratch_bytes, rows, sorted_rows, places_in, sorted_places,
+Status sort_rows(const uint32_t* rows, const uint32_t* codes, int64_t places, int64_t row_count, void* scratch,
+                 size_t scratch_bytes, uint32_t* sorted_rows, uint32_t* sorted_places, Stream stream) {
+  return cub::DeviceRadixSort::SortPairs(scratch, scratch_bytes, rows, sorted_rows, codes, sorted_places,
                                          static_cast<int>(places), 0, bits_of(row_count), stream);
 }
 

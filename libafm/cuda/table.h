@@ -27,6 +27,14 @@ struct Table {
   const int64_t* highest;    // [F] the largest id
 };
 
+// A place of a batch, sample b and field f, in one number.
+struct PlaceCode {
+  int field_bits;  // the lowest bits hold f, the others b
+};
+// The code for F fields; `fits` tells whether it holds all places of a batch of B.
+PlaceCode place_code(int64_t fields);
+bool fits(PlaceCode code, int64_t batch);
+
 struct Lookup {
   const int32_t* ids;  // [B, F], local to their field; out of range: clamped, and counted
   int64_t batch;       // B; B F below 2^31
@@ -38,21 +46,24 @@ struct Lookup {
   bool interaction;  // without: the wide weights alone
   float* sums;       // [B, D] sum_f e_f; null: not wanted
   uint32_t* rows;    // [B, F] row of each place; null: not wanted
-  int64_t* wrong;    // ids out of range, added up; null: not counted
+  uint32_t* places;  // [B, F] its code; null with `rows`
+  PlaceCode code;
+  int64_t* wrong;  // ids out of range, added up; null: not counted
 };
 Status lookup(const Table& table, const Lookup& task, Stream stream);
 
 // Bytes of scratch that sort_rows() needs for `places` = B F.
 size_t sort_scratch(int64_t places, int64_t row_count);
-// rows [places] -> sorted rows and the places in that order. `places_in` is 0, 1, 2, ...
-Status sort_rows(const uint32_t* rows, const int32_t* places_in, int64_t places, int64_t row_count, void* scratch,
-                 size_t scratch_bytes, uint32_t* sorted_rows, int32_t* sorted_places, Stream stream);
+// rows [places] -> sorted rows, and the codes of the places in that order.
+Status sort_rows(const uint32_t* rows, const uint32_t* codes, int64_t places, int64_t row_count, void* scratch,
+                 size_t scratch_bytes, uint32_t* sorted_rows, uint32_t* sorted_places, Stream stream);
 
 struct RowGradients {
-  const uint32_t* sorted_rows;   // [B F]
-  const int32_t* sorted_places;  // [B F]
-  int64_t batch;                 // B
-  const void* input;             // [B, input_stride] of `element`, its first F D columns; null: zero
+  const uint32_t* sorted_rows;    // [B F]
+  const uint32_t* sorted_places;  // [B F]
+  PlaceCode code;
+  int64_t batch;      // B
+  const void* input;  // [B, input_stride] of `element`, its first F D columns; null: zero
   int64_t input_stride;
   Element element;
   const float* score;  // [B] gradient of Lookup::score; null: zero

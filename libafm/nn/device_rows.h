@@ -14,7 +14,7 @@ namespace afm::nn {
 // The gradients of one batch, place by place [b, f], not yet added up by row: an optimizer does that within its step.
 struct DeviceRowGradients {
   int64_t batch = 0;                                // B
-  at::Tensor sorted_rows = {}, sorted_places = {};  // [B F] int32: rows (unsigned), and the places in their order
+  at::Tensor sorted_rows = {}, sorted_places = {};  // [B F] int32: rows, and codes of the places (unsigned)
   at::Tensor input;  // [B, F D + Q] gradient of EmbeddingFeatures::input; undefined: zero
   at::Tensor score;  // [B] gradient of the score; undefined: zero
   at::Tensor sums;   // [B, D] sum_f e_f where fields interact, else undefined

@@ -42,9 +42,9 @@ cuda::Table table_of(const EmbeddingLayout& layout, const at::Tensor& table) {
 // tensors: the stream that reads them, or frees them, waits.
 class SortedPlaces {
  public:
-  SortedPlaces(const at::Tensor& rows, int64_t row_count)
+  SortedPlaces(const at::Tensor& rows, const at::Tensor& places, int64_t row_count)
       : rows_(rows),
-        places_(at::arange(rows.size(0), rows.options())),
+        places_(places),
         sorted_rows_(at::empty_like(rows)),
         sorted_places_(at::empty_like(rows)),
         scratch_(bytes_like(cuda::sort_scratch(rows.size(0), row_count), rows)) {
@@ -52,9 +52,9 @@ class SortedPlaces {
     at::cuda::CUDAEvent ready;
     ready.record(c10::cuda::getCurrentCUDAStream(rows.get_device()));
     ready.block(side);
-    check_launch(cuda::sort_rows(unsigned_of(rows_), places_.const_data_ptr<int32_t>(), rows.size(0), row_count,
+    check_launch(cuda::sort_rows(unsigned_of(rows_), unsigned_of(places_), rows.size(0), row_count,
                                  scratch_.mutable_data_ptr(), static_cast<std::size_t>(scratch_.numel()),
-                                 unsigned_of(sorted_rows_), sorted_places_.mutable_data_ptr<int32_t>(), side));
+                                 unsigned_of(sorted_rows_), unsigned_of(sorted_places_), side));
     done_.record(side);
   }
   ~SortedPlaces() {
@@ -107,6 +107,7 @@ struct FeatureFunction : torch::autograd::Function<FeatureFunction> {
     const at::Tensor score = empty_if(layout.wide || task.interaction, {batch}, at::kFloat);
     const at::Tensor sums = empty_if(task.trains && task.interaction, {batch, layout.dim}, at::kFloat);
     const at::Tensor rows = empty_if(task.trains, {batch * fields}, at::kInt);
+    const at::Tensor places = empty_if(task.trains, {batch * fields}, at::kInt);
     const at::Tensor wrong = task.check_ids ? at::zeros({1}, options.dtype(at::kLong)) : at::Tensor();
     check_launch(cuda::lookup(table_of(layout, table),
                               {.ids = ids.const_data_ptr<int32_t>(),
@@ -119,12 +120,14 @@ struct FeatureFunction : torch::autograd::Function<FeatureFunction> {
                                .interaction = task.interaction,
                                .sums = floats_of(sums),
                                .rows = rows.defined() ? unsigned_of(rows) : nullptr,
+                               .places = places.defined() ? unsigned_of(places) : nullptr,
+                               .code = cuda::place_code(fields),
                                .wrong = wrong.defined() ? wrong.mutable_data_ptr<int64_t>() : nullptr},
                               stream_of(table)));
     if (wrong.defined() && wrong.item<int64_t>() > 0) fail_id(layout, ids);
 
     context->set_materialize_grads(false);
-    auto sorted = task.trains ? std::make_unique<SortedPlaces>(rows, layout.rows) : nullptr;
+    auto sorted = task.trains ? std::make_unique<SortedPlaces>(rows, places, layout.rows) : nullptr;
     context->saved_data["task"] =
         c10::IValue::make_capsule(c10::make_intrusive<FeatureCapsule>(task, std::move(sorted), batch));
     context->save_for_backward({table, sums});
@@ -162,7 +165,8 @@ struct FeatureFunction : torch::autograd::Function<FeatureFunction> {
 cuda::RowGradients view_of(const EmbeddingLayout& layout, const DeviceRowGradients& rows, const at::Tensor& scratch) {
   const bool has_input = rows.input.defined();
   return {.sorted_rows = unsigned_of(rows.sorted_rows),
-          .sorted_places = rows.sorted_places.const_data_ptr<int32_t>(),
+          .sorted_places = unsigned_of(rows.sorted_places),
+          .code = cuda::place_code(layout.field_count()),
           .batch = rows.batch,
           .input = has_input ? rows.input.const_data_ptr() : nullptr,
           .input_stride = has_input ? rows.input.size(1) : layout.field_count() * layout.dim,
@@ -198,7 +202,8 @@ std::optional<EmbeddingFeatures> EmbeddingImpl::features(const at::Tensor& ids, 
                                                          bool interaction) {
   if (!serves_features(*this) || has_hook() || lookup_hook_) return std::nullopt;
   if (!ids.is_cuda() || ids.scalar_type() != at::kInt || ids.dim() != 2 || ids.size(1) != slot_count() ||
-      ids.numel() > std::numeric_limits<int32_t>::max() || !fits(dense, ids.size(0))) {
+      ids.numel() > std::numeric_limits<int32_t>::max() || !cuda::fits(cuda::place_code(ids.size(1)), ids.size(0)) ||
+      !fits(dense, ids.size(0))) {
     return std::nullopt;
   }
   layout_on(ids.device());

@@ -3,7 +3,9 @@
 #include <utility>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
+#include "libafm/train/fused.h"
 #include "libafm/train/optimizer_state.h"
 #include "libafm/train/step_history.h"
 
@@ -22,24 +24,39 @@ Adam::Adam(std::vector<ParameterGroup> groups) {
 
 void Adam::step(double learning_rate) {
   const at::NoGradGuard no_grad;
-  for (auto& [group, means, squares, steps] : groups_) {
-    std::vector<at::Tensor> parameters, gradients, first, second, counts;
+  std::vector<AdamSlot> slots;
+  std::vector<at::Tensor> counts;
+  for (const auto& [group, means, squares, steps] : groups_) {
     for (std::size_t i = 0; i < group.parameters.size(); ++i) {
-      if (!group.parameters[i].grad().defined()) continue;
-      parameters.push_back(group.parameters[i]);
-      gradients.push_back(group.parameters[i].grad());
-      first.push_back(means[i]);
-      second.push_back(squares[i]);
+      const at::Tensor& parameter = group.parameters[i];
+      if (!parameter.grad().defined()) continue;
+      slots.push_back({parameter, parameter.grad(), means[i], squares[i], steps[i], group.l2});
       counts.push_back(steps[i]);
     }
-    if (parameters.empty()) continue;
-    at::_foreach_add_(counts, 1);
-    const auto step_with = [&](const auto& rate) {
-      at::_fused_adam_(parameters, gradients, first, second, /*max_exp_avg_sqs=*/{}, counts, rate, kAdamBeta1,
-                       kAdamBeta2, group.l2, kAdamEpsilon, /*amsgrad=*/false, /*maximize=*/false);
-    };
-    rate_.defined() ? step_with(rate_) : step_with(learning_rate);
   }
+  if (slots.empty()) return;
+  at::_foreach_add_(counts, 1);
+  if (fused_adam(slots, rate_, learning_rate)) return;
+  for (const Group& group : groups_) step_group(group, learning_rate);
+}
+
+void Adam::step_group(const Group& group, double learning_rate) {
+  std::vector<at::Tensor> parameters, gradients, means, squares, steps;
+  for (std::size_t i = 0; i < group.group.parameters.size(); ++i) {
+    const at::Tensor& parameter = group.group.parameters[i];
+    if (!parameter.grad().defined()) continue;
+    parameters.push_back(parameter);
+    gradients.push_back(parameter.grad());
+    means.push_back(group.means[i]);
+    squares.push_back(group.squares[i]);
+    steps.push_back(group.steps[i]);
+  }
+  if (parameters.empty()) return;
+  const auto step_with = [&](const auto& rate) {
+    at::_fused_adam_(parameters, gradients, means, squares, /*max_exp_avg_sqs=*/{}, steps, rate, kAdamBeta1, kAdamBeta2,
+                     group.group.l2, kAdamEpsilon, /*amsgrad=*/false, /*maximize=*/false);
+  };
+  rate_.defined() ? step_with(rate_) : step_with(learning_rate);
 }
 
 bool Adam::read_rate_from(const at::Tensor& rate) {

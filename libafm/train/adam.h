@@ -28,6 +28,8 @@ class Adam final : public Optimizer {
     ParameterGroup group;
     std::vector<at::Tensor> means, squares, steps;
   };
+  void step_group(const Group& group, double learning_rate);  // its steps are counted
+
   std::vector<Group> groups_;
   at::Tensor rate_;  // undefined: the argument of step()
 };

@@ -11,6 +11,7 @@
 #include "libafm/metrics/scores.h"
 #include "libafm/nn/model_file.h"
 #include "libafm/train/check_options.h"
+#include "libafm/train/fused.h"
 #include "libafm/train/loss.h"
 #include "libafm/train/make_optimizer.h"
 #include "libafm/train/precision_scope.h"
@@ -71,6 +72,7 @@ EpochLoop::EpochLoop(Model& model, const Dataset& train_set, const Dataset& vali
       stream_(train_set_, batch_options(options, train_set.size())),
       optimizer_(make_optimizer(moved(model, device_), options)),
       loss_sum_(at::zeros({}, at::TensorOptions(device_).dtype(at::kDouble))) {
+  if (device_.is_cuda()) resident_ = train_set_.range(0, train_set_.size());
   if (options.cuda_graph && device_.is_cuda()) record_steps();
   position_.learning_rate = options.learning_rate;
   torch::manual_seed(static_cast<uint64_t>(options.seed));
@@ -143,7 +145,8 @@ void EpochLoop::step() {
 }
 
 void EpochLoop::train_on(const at::Tensor& index, double learning_rate) {
-  const Batch batch = stream_.gather(index);
+  const auto gathered = resident_.ids.defined() ? fused_gather(resident_, index) : std::nullopt;
+  const Batch batch = gathered ? *gathered : stream_.gather(index);
   optimizer_->zero_grad();
   const at::Tensor logits = model_.forward(batch);
   check_logits(model_, logits, batch.rows());

@@ -56,6 +56,7 @@ class EpochLoop {
   RunIdentity identity_;
   BatchStream stream_;
   std::unique_ptr<Optimizer> optimizer_;
+  Batch resident_;                        // all rows, on a GPU
   std::unique_ptr<GraphedStep> graphed_;  // null: every step is launched anew
   at::Tensor rate_, index_;               // what a recorded step reads: [1] learning rate, [batch_size] rows
   double rate_now_ = -1.0;                // in `rate_`

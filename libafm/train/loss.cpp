@@ -2,7 +2,7 @@
 
 #include <ATen/ATen.h>
 
-#include "libafm/train/fused_logloss.h"
+#include "libafm/train/fused.h"
 
 namespace afm {
 namespace {

@@ -2,7 +2,7 @@
 // every device.
 
 #include "libafm/train/device_adagrad.h"
-#include "libafm/train/fused_logloss.h"
+#include "libafm/train/fused.h"
 #include "libafm/train/graphed_step.h"
 
 namespace afm {
@@ -12,5 +12,9 @@ std::unique_ptr<GraphedStep> GraphedStep::make(at::Device) { return nullptr; }
 std::unique_ptr<Optimizer> device_adagrad(nn::EmbeddingImpl&, const std::string&, double, double) { return nullptr; }
 
 std::optional<at::Tensor> fused_logloss(const at::Tensor&, const at::Tensor&) { return std::nullopt; }
+
+bool fused_adam(const std::vector<AdamSlot>&, const at::Tensor&, double) { return false; }
+
+std::optional<Batch> fused_gather(const Batch&, const at::Tensor&) { return std::nullopt; }
 
 }  // namespace afm
