@@ -36,7 +36,7 @@ struct PackedMatrix {
   const void* elements = nullptr;
   const float* row_scale = nullptr;     // [m rounded up to 16] or null
   const float* column_scale = nullptr;  // [n] or null
-  const int32_t* row_sums = nullptr;    // [m rounded up to 16] sums of the integers of each row; null for floats
+  const int32_t* offsets = nullptr;     // [m rounded up to 16] 128 times the sum of a row of integers
 };
 
 // Weights of a linear layer, arranged for the kernels; integers stay integers. Movable, not copyable.

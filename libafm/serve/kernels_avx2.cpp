@@ -5,6 +5,7 @@
 #include "libafm/serve/kernel_tables.h"
 
 #define AFM_INLINE inline __attribute__((always_inline))
+#define AFM_UNROLL _Pragma("GCC unroll 16")  // a sum that is reached by an index lives in memory
 
 namespace afm::serve {
 namespace {

@@ -9,7 +9,7 @@
 //       higher half of a byte on when odd; the others are zero, and what lies behind them is not read
 
 constexpr int64_t kPanel = 16, kStepBytes = 64;
-constexpr int64_t kWidenInRegisters = 4;  // rows up to which integers are widened anew for each tile
+constexpr int64_t kWidenInRegisters = 2;  // rows up to which integers are widened anew for each tile
 
 // A panel lies in steps of kColumns columns, 64 bytes each.
 struct FloatPanel {
@@ -60,10 +60,10 @@ AFM_INLINE void add_columns(const typename Panel::Step (&steps)[P], const float*
                             Lanes (&sums)[R][P]) {
   if constexpr (Column < Panel::kColumns) {
     Lanes weights[P];
-    for (int p = 0; p < P; ++p) weights[p] = Panel::template column<Column>(steps[p]);
-    for (int r = 0; r < R; ++r) {
+    AFM_UNROLL for (int p = 0; p < P; ++p) weights[p] = Panel::template column<Column>(steps[p]);
+    AFM_UNROLL for (int r = 0; r < R; ++r) {
       const Lanes value = broadcast(x + r * x_stride + Column);
-      for (int p = 0; p < P; ++p) sums[r][p] = fma(value, weights[p], sums[r][p]);
+      AFM_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = fma(value, weights[p], sums[r][p]);
     }
     add_columns<Panel, R, P, Column + 1>(steps, x, x_stride, sums);
   }
@@ -72,16 +72,16 @@ AFM_INLINE void add_columns(const typename Panel::Step (&steps)[P], const float*
 template <class Panel, int R, int P>
 AFM_INLINE void add_step(const Tile& tile, int64_t s, Lanes (&sums)[R][P]) {
   typename Panel::Step steps[P];
-  for (int p = 0; p < P; ++p) steps[p] = Panel::read(tile.panels + kStepBytes * (s + p * tile.steps));
+  AFM_UNROLL for (int p = 0; p < P; ++p) steps[p] = Panel::read(tile.panels + kStepBytes * (s + p * tile.steps));
   add_columns<Panel, R, P>(steps, tile.x + Panel::kColumns * s, tile.x_stride, sums);
 }
 
 template <int R, int P>
 AFM_INLINE void finish(const Tile& tile, const Lanes (&sums)[R][P]) {
-  for (int p = 0; p < P; ++p) {
+  AFM_UNROLL for (int p = 0; p < P; ++p) {
     const int64_t outputs = tile.outputs - kPanel * p;
     const Lanes bias = tile.bias == nullptr ? zero() : load_first(tile.bias + kPanel * p, outputs);
-    for (int r = 0; r < R; ++r) {
+    AFM_UNROLL for (int r = 0; r < R; ++r) {
       Lanes y = sums[r][p];
       y = tile.scale == nullptr ? add(y, bias) : fma(y, load(tile.scale + kPanel * p), bias);
       if (tile.relu) y = relu(y);
@@ -94,38 +94,45 @@ template <class Panel, int R, int P>
 void compute_tile(const Tile& tile) {
   constexpr int kUnroll = R * P >= kSums ? 1 : kSums / (R * P);
   Lanes sums[kUnroll][R][P];
-  for (auto& by_row : sums) {
-    for (auto& by_panel : by_row) {
-      for (Lanes& one : by_panel) one = zero();
-    }
+  AFM_UNROLL for (int u = 0; u < kUnroll; ++u) {
+    AFM_UNROLL for (int r = 0; r < R; ++r) { AFM_UNROLL for (int p = 0; p < P; ++p) sums[u][r][p] = zero(); }
   }
   int64_t s = 0;
   for (; s + kUnroll <= tile.steps; s += kUnroll) {
-    for (int u = 0; u < kUnroll; ++u) add_step<Panel, R, P>(tile, s + u, sums[u]);
+    AFM_UNROLL for (int u = 0; u < kUnroll; ++u) add_step<Panel, R, P>(tile, s + u, sums[u]);
   }
   for (; s < tile.steps; ++s) add_step<Panel, R, P>(tile, s, sums[0]);
-  for (int u = 1; u < kUnroll; ++u) {
-    for (int r = 0; r < R; ++r) {
-      for (int p = 0; p < P; ++p) sums[0][r][p] = add(sums[0][r][p], sums[u][r][p]);
+  AFM_UNROLL for (int u = 1; u < kUnroll; ++u) {
+    AFM_UNROLL for (int r = 0; r < R; ++r) {
+      AFM_UNROLL for (int p = 0; p < P; ++p) sums[0][r][p] = add(sums[0][r][p], sums[u][r][p]);
     }
   }
   finish<R, P>(tile, sums[0]);
 }
 
-// Tiles of 1 .. MaxRows rows.
+// Tiles have at most six rows or an even number: each height is code of its own.
+constexpr int kEveryHeight = 6;
+
 template <class Panel, int P, int MaxRows>
 void compute_rows(const Tile& tile, int64_t rows) {
   if constexpr (MaxRows > 1) {
-    if (rows < MaxRows) return compute_rows<Panel, P, MaxRows - 1>(tile, rows);
+    if (rows < MaxRows) return compute_rows<Panel, P, MaxRows - (MaxRows > kEveryHeight ? 2 : 1)>(tile, rows);
   }
   compute_tile<Panel, MaxRows, P>(tile);
 }
 
-// All rows for P panels: tiles of nearly equal height, since a tile of few rows does not fill the processor.
+// Nearly equal heights, since a tile of few rows does not fill the processor.
+int64_t next_height(int64_t rows, int64_t most) {
+  const int64_t tiles = (rows + most - 1) / most, height = (rows + tiles - 1) / tiles;
+  if (height <= kEveryHeight || height % 2 == 0) return height;
+  return height < rows ? height + 1 : (rows + 1) / 2;
+}
+
+// All rows for P panels.
 template <class Panel, int P, int MaxRows>
 void compute_panels(Tile tile, int64_t rows) {
-  for (int64_t tiles = (rows + MaxRows - 1) / MaxRows; tiles > 0; --tiles) {
-    const int64_t height = (rows + tiles - 1) / tiles;
+  while (rows > 0) {
+    const int64_t height = next_height(rows, MaxRows);
     compute_rows<Panel, P, MaxRows>(tile, height);
     tile.x += height * tile.x_stride;
     tile.y += height * tile.y_stride;

@@ -1,6 +1,7 @@
 #include "libafm/serve/kernel_tables.h"
 
 #define AFM_INLINE inline __attribute__((always_inline))
+#define AFM_UNROLL _Pragma("GCC unroll 16")  // a sum that is reached by an index lives in memory
 
 namespace afm::serve {
 namespace {
@@ -27,7 +28,7 @@ AFM_INLINE Lanes load(const float* from) {
   return lanes;
 }
 AFM_INLINE void store(float* to, const Lanes& lanes) {
-  for (int q = 0; q < 4; ++q) __builtin_memcpy(to + 4 * q, &lanes.part[q], sizeof(Quad));
+  AFM_UNROLL for (int q = 0; q < 4; ++q) __builtin_memcpy(to + 4 * q, &lanes.part[q], sizeof(Quad));
 }
 AFM_INLINE Lanes load_first(const float* from, int64_t count) {
   if (count >= 16) return load(from);
@@ -53,7 +54,7 @@ AFM_INLINE Lanes mul(const Lanes& a, const Lanes& b) {
 AFM_INLINE Lanes fma(const Lanes& a, const Lanes& b, const Lanes& c) { return add(mul(a, b), c); }
 AFM_INLINE Lanes relu(const Lanes& a) {
   Lanes lanes;
-  for (int q = 0; q < 4; ++q) lanes.part[q] = a.part[q] < 0 ? Quad{} : a.part[q];
+  AFM_UNROLL for (int q = 0; q < 4; ++q) lanes.part[q] = a.part[q] < 0 ? Quad{} : a.part[q];
   return lanes;
 }
 AFM_INLINE float sum(const Lanes& a) {
@@ -68,7 +69,7 @@ AFM_INLINE Codes load_codes(const char* from) {
 template <int Bit, int Width>
 AFM_INLINE Lanes integer_at(const Codes& codes) {
   float lanes[16];
-  for (int i = 0; i < 16; ++i) {
+  AFM_UNROLL for (int i = 0; i < 16; ++i) {
     const auto top = static_cast<int32_t>(static_cast<uint32_t>(codes.word[i]) << (32 - Width - Bit));
     lanes[i] = static_cast<float>(top >> (32 - Width));
   }

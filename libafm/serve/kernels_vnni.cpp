@@ -18,6 +18,7 @@
 #include "libafm/serve/kernel_tables.h"
 
 #define AFM_INLINE inline __attribute__((always_inline))
+#define AFM_UNROLL _Pragma("GCC unroll 16")  // a register that is reached by an index lives in memory
 
 namespace afm::serve {
 namespace {
@@ -31,7 +32,7 @@ constexpr float kMostAboveMean = 32;  // max |x| / mean |x| of what is not zero,
 // Rows of x as integers: row r has its highest bytes at bytes + 3 r stride, then the middle ones, then the lowest.
 struct Integers {
   const uint8_t* bytes;
-  int64_t stride;  // a multiple of 8, columns behind the last are 0
+  int64_t stride;  // a multiple of 16, columns behind the last are 0
   const float* step;
 };
 
@@ -70,15 +71,19 @@ float step_of(const PackedMatrix& matrix, const float* x) {
   return even ? most / kLargest : -1;
 }
 
+// The lowest byte of each.
+AFM_INLINE void store_bytes(uint8_t* to, __m512i words) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(words));
+}
+
 void write_integers(const PackedMatrix& matrix, const float* x, float step, int64_t stride, uint8_t* to) {
   const __m512 inverse = _mm512_set1_ps(step == 0 ? 0 : 1 / step);
   for (int64_t j = 0; j < stride; j += kPanel) {
     const __m512i near = _mm512_cvtps_epi32(_mm512_mul_ps(scaled(matrix, x, j), inverse));
     const __m512i q = _mm512_add_epi32(near, _mm512_set1_epi32(1 << 23));
-    const __mmask16 mask = first(stride - j);
-    _mm512_mask_cvtepi32_storeu_epi8(to + j, mask, _mm512_srli_epi32(q, 16));
-    _mm512_mask_cvtepi32_storeu_epi8(to + stride + j, mask, _mm512_srli_epi32(q, 8));
-    _mm512_mask_cvtepi32_storeu_epi8(to + 2 * stride + j, mask, q);
+    store_bytes(to + j, _mm512_srli_epi32(q, 16));
+    store_bytes(to + stride + j, _mm512_srli_epi32(q, 8));
+    store_bytes(to + 2 * stride + j, q);
   }
 }
 
@@ -131,9 +136,9 @@ struct Int4 {
   template <int R, int P>
   AFM_INLINE static void add(const __m512i (&codes)[P], const uint8_t* x, int64_t stride, Sums<R, P>& sums) {
     __m512i weights[P];
-    for (int p = 0; p < P; ++p) weights[p] = signed_bytes(codes[p]);
+    AFM_UNROLL for (int p = 0; p < P; ++p) weights[p] = signed_bytes(codes[p]);
     add_products<R, P>(weights, x, stride, sums);
-    for (int p = 0; p < P; ++p) weights[p] = signed_bytes(_mm512_srli_epi16(codes[p], 4));
+    AFM_UNROLL for (int p = 0; p < P; ++p) weights[p] = signed_bytes(_mm512_srli_epi16(codes[p], 4));
     add_products<R, P>(weights, x + 4, stride, sums);
   }
 };
@@ -141,11 +146,12 @@ struct Int4 {
 // One panel of one row.
 AFM_INLINE void finish_one(const Rows& rows, int64_t row, int64_t output, __m512i high, __m512i middle, __m512i low) {
   const __mmask16 mask = first(rows.matrix.rows - output);
-  const __m512i offset = _mm512_slli_epi32(_mm512_loadu_si512(rows.matrix.row_sums + output), 7);
   __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(middle), _mm512_set1_ps(256), _mm512_cvtepi32_ps(low));
-  y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(high, offset)), _mm512_set1_ps(65536), y);
-  y = _mm512_mul_ps(y, _mm512_set1_ps(rows.x.step[row]));
-  if (rows.matrix.row_scale != nullptr) y = _mm512_mul_ps(y, _mm512_loadu_ps(rows.matrix.row_scale + output));
+  y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(high, _mm512_loadu_si512(rows.matrix.offsets + output))),
+                      _mm512_set1_ps(65536), y);
+  __m512 scale = _mm512_set1_ps(rows.x.step[row]);
+  if (rows.matrix.row_scale != nullptr) scale = _mm512_mul_ps(scale, _mm512_loadu_ps(rows.matrix.row_scale + output));
+  y = _mm512_mul_ps(y, scale);
   if (rows.call.bias != nullptr) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, rows.call.bias + output));
   if (rows.call.relu) y = _mm512_max_ps(_mm512_setzero_ps(), y);
   _mm512_mask_storeu_ps(rows.call.y + row * rows.call.y_stride + output, mask, y);
@@ -169,7 +175,7 @@ void compute_tile(const Rows& rows, int64_t row, int64_t panel) {
   Sums<R, P> sums = {};
   for (int64_t s = 0; s < steps; ++s) {
     __m512i codes[P];
-    for (int p = 0; p < P; ++p) codes[p] = _mm512_loadu_si512(panels + kStepBytes * (s + p * steps));
+    AFM_UNROLL for (int p = 0; p < P; ++p) codes[p] = _mm512_loadu_si512(panels + kStepBytes * (s + p * steps));
     Weights::template add<R, P>(codes, x + Weights::kColumns * s, rows.x.stride, sums);
   }
   finish<R, P>(rows, row, kPanel * panel, sums);
@@ -200,7 +206,7 @@ void compute_block(const Rows& rows) {
 
 // At most kBlock rows.
 void linear_of_block(const PackedMatrix& matrix, const LinearCall& call) {
-  const int64_t stride = (matrix.columns + 7) / 8 * 8;
+  const int64_t stride = (matrix.columns + kPanel - 1) / kPanel * kPanel;
   float* steps = call.scratch;
   auto* bytes = reinterpret_cast<uint8_t*>(call.scratch + kBlock);
   for (int64_t r = 0; r < call.rows; ++r) {

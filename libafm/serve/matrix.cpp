@@ -100,13 +100,13 @@ void pack_nibbles(const MatrixSource& source, uint8_t* to) {
   }
 }
 
-std::vector<int32_t> sums_of_rows(const MatrixSource& source) {
+std::vector<int32_t> offsets_of_rows(const MatrixSource& source) {
   const Elements from(source);
-  std::vector<int32_t> sums(static_cast<std::size_t>(source.rows), 0);
+  std::vector<int32_t> offsets(static_cast<std::size_t>(source.rows), 0);
   for (int64_t i = 0; i < source.rows; ++i) {
-    for (int64_t j = 0; j < source.columns; ++j) sums[static_cast<std::size_t>(i)] += from.code(i, j);
+    for (int64_t j = 0; j < source.columns; ++j) offsets[static_cast<std::size_t>(i)] += 128 * from.code(i, j);
   }
-  return sums;
+  return offsets;
 }
 
 void pack(const MatrixSource& source, bool row_major, void* to) {
@@ -151,14 +151,14 @@ Matrix::Matrix(const MatrixSource& source) {
   if (by_row > 0) packed_.row_scale = reinterpret_cast<const float*>(row_scale);
   if (by_column > 0) packed_.column_scale = reinterpret_cast<const float*>(column_scale);
   if (sums > 0) {
-    packed_.row_sums = reinterpret_cast<const int32_t*>(append(sums_of_rows(source).data(), source.rows, sums));
+    packed_.offsets = reinterpret_cast<const int32_t*>(append(offsets_of_rows(source).data(), source.rows, sums));
   }
 }
 
 int64_t Matrix::scratch_floats() const {
   // Two panels as floats; or four rows of x times the scales of the columns; or 32 rows of x as integers of three bytes
-  // with their scales. Columns are rounded up to eight, and those of a matrix by rows need none.
-  return packed_.bits == Bits::kFloat ? 0 : 32 * (packed_.columns + 8) + 64;
+  // with their scales. Columns are rounded up to 16.
+  return packed_.bits == Bits::kFloat ? 0 : 32 * (packed_.columns + kPanel) + 64;
 }
 
 }  // namespace afm::serve
