@@ -75,6 +75,77 @@ Status launch_relu(const ReluGradient& task, Stream stream) {
   return cudaGetLastError();
 }
 
+// A warp per row.
+template <typename T>
+__global__ void __launch_bounds__(kVectors* kRowsAtOnce) row_kernel(const Row task, float* y) {
+  const int64_t row = (static_cast<int64_t>(blockIdx.x) * kVectors * kRowsAtOnce + threadIdx.x) / kWarp;
+  if (row >= task.rows) return;
+  const T* x = static_cast<const T*>(task.x) + row * task.columns;
+  float sum = 0;
+#pragma unroll 4
+  for (int64_t c = threadIdx.x % kWarp; c < task.columns; c += kWarp) sum += to_float(x[c]) * task.weight[c];
+  for (int apart = kWarp / 2; apart > 0; apart /= 2) sum += __shfl_xor_sync(0xffffffffU, sum, apart);
+  if (threadIdx.x % kWarp == 0) y[row] = sum + *task.bias;
+}
+
+// As relu_kernel: parts [stripes, columns + 1] are those of the weight, then the bias.
+template <typename T, int kCount>
+__global__ void __launch_bounds__(kVectors* kRowsAtOnce)
+    row_gradient_kernel(const Row task, const RowGradient gradient, float* parts) {
+  using V = Vector<T, kCount>;
+  __shared__ float sums[kRowsAtOnce][kVectors * kCount + 1];
+  __shared__ float biases[kRowsAtOnce];
+  const int64_t column = (static_cast<int64_t>(blockIdx.x) * kVectors + threadIdx.x) * kCount;
+  float sum[kCount] = {}, bias = 0, weight[kCount] = {};
+  if (column < task.columns) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) weight[i] = task.weight[column + i];
+    const int64_t step = static_cast<int64_t>(gridDim.y) * kRowsAtOnce;
+#pragma unroll 4
+    for (int64_t row = blockIdx.y * kRowsAtOnce + threadIdx.y; row < task.rows; row += step) {
+      const int64_t at = row * task.columns + column;
+      const V x = *reinterpret_cast<const V*>(static_cast<const T*>(task.x) + at);
+      const float incoming = gradient.incoming[row];
+      V to_x;
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) {
+        sum[i] += incoming * to_float(x.values[i]);
+        store(&to_x.values[i], incoming * weight[i]);
+      }
+      bias += incoming;
+      *reinterpret_cast<V*>(static_cast<T*>(gradient.to_x) + at) = to_x;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) sums[threadIdx.y][threadIdx.x * kCount + i] = sum[i];
+  if (threadIdx.x == 0) biases[threadIdx.y] = bias;
+  __syncthreads();
+  if (threadIdx.y > 0 || column >= task.columns) return;
+  float* to = parts + blockIdx.y * (task.columns + 1);
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    float total = 0;
+#pragma unroll
+    for (int r = 0; r < kRowsAtOnce; ++r) total += sums[r][threadIdx.x * kCount + i];
+    to[column + i] = total;
+  }
+  if (column > 0) return;
+  for (int r = 1; r < kRowsAtOnce; ++r) bias += biases[r];
+  to[task.columns] = bias;
+}
+
+template <typename T, int kCount>
+Status launch_row_gradient(const Row& task, const RowGradient& gradient, Stream stream) {
+  auto* parts = static_cast<float*>(gradient.scratch);
+  const auto stripes = static_cast<unsigned>(stripes_of(task.rows));
+  const dim3 grid(blocks_for(task.columns, kVectors * kCount), stripes), block(kVectors, kRowsAtOnce);
+  row_gradient_kernel<T, kCount><<<grid, block, 0, stream>>>(task, gradient, parts);
+  if (const auto status = cudaGetLastError(); status != cudaSuccess) return status;
+  sum_parts_kernel<<<blocks_for(task.columns + 1, kSumColumns), dim3(kSumColumns, kSumParts), 0, stream>>>(
+      parts, static_cast<int>(stripes), task.columns + 1, gradient.to_weight);
+  return cudaGetLastError();
+}
+
 bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
 constexpr int kLossThreads = 256;
@@ -130,6 +201,24 @@ Status relu_gradient(const ReluGradient& task, Stream stream) {
     const bool wide =
         task.columns % kWide == 0 && is_aligned(task.incoming) && is_aligned(task.output) && is_aligned(task.outgoing);
     return wide ? launch_relu<T, kWide>(task, stream) : launch_relu<T, 1>(task, stream);
+  });
+}
+
+Status row_forward(const Row& task, float* y, Stream stream) {
+  constexpr int kThreads = kVectors * kRowsAtOnce;
+  return with_element(task.element, [&](auto element) {
+    row_kernel<decltype(element)><<<blocks_for(task.rows, kThreads / kWarp), kThreads, 0, stream>>>(task, y);
+    return static_cast<Status>(cudaGetLastError());
+  });
+}
+
+Status row_backward(const Row& task, const RowGradient& gradient, Stream stream) {
+  return with_element(task.element, [&](auto element) {
+    using T = decltype(element);
+    constexpr int kWide = 16 / sizeof(T);
+    const bool wide = task.columns % kWide == 0 && is_aligned(task.x) && is_aligned(gradient.to_x);
+    return wide ? launch_row_gradient<T, kWide>(task, gradient, stream)
+                : launch_row_gradient<T, 1>(task, gradient, stream);
   });
 }
 

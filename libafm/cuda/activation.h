@@ -1,6 +1,7 @@
 #pragma once
 
-// Private: the backward pass of bias and ReLU on a GPU. All pointers are device memory.
+// Private: the backward pass of bias and ReLU, layers of one output, and the logloss on a GPU. All pointers are device
+// memory.
 
 #include <cstddef>
 #include <cstdint>
@@ -19,6 +20,24 @@ struct ReluGradient {
 };
 size_t relu_scratch(int64_t rows, int64_t columns);
 Status relu_gradient(const ReluGradient& task, Stream stream);
+
+// A linear layer of one output: y = x weight + bias.
+struct Row {
+  const void* x;        // [rows, columns] of `element`
+  const float* weight;  // [columns]
+  const float* bias;    // [1]
+  int64_t rows, columns;
+  Element element;
+};
+Status row_forward(const Row& task, float* y, Stream stream);  // y [rows]
+// incoming [rows]; to_x like x; to_weight [columns + 1], the bias last: sums in an order of their own.
+struct RowGradient {
+  const float* incoming;
+  void* to_x;
+  float* to_weight;
+  void* scratch;  // relu_scratch(rows, columns + 1) bytes
+};
+Status row_backward(const Row& task, const RowGradient& gradient, Stream stream);
 
 // Mean over rows of softplus(s) - t s, and its gradient.
 struct Logloss {

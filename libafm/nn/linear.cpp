@@ -70,6 +70,9 @@ void LinearImpl::pretty_print(std::ostream& stream) const {
 at::Tensor LinearImpl::forward(const at::Tensor& x) {
   TORCH_CHECK(x.dim() >= 1 && x.size(-1) == options.in_features, "Linear: expected [*, ", options.in_features,
               "], got ", x.sizes());
+  if (is_dense() && options.out_features == 1 && bias.defined() && !first_integers_ && !has_hook()) {
+    if (const auto fused = fused_linear_row(x, weight, bias)) return *fused;
+  }
   // Mixed precision (EmbeddingImpl::feature_type): weights stay float32 and are rounded where they meet their input.
   const auto fitting = [&](const at::Tensor& parameter) {
     return parameter.defined() && x.scalar_type() == at::kBFloat16 ? parameter.to(at::kBFloat16) : parameter;

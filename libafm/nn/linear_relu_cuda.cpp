@@ -51,6 +51,45 @@ struct LinearRelu : torch::autograd::Function<LinearRelu> {
   }
 };
 
+struct LinearRow : torch::autograd::Function<LinearRow> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const at::Tensor& bias) {
+    const c10::cuda::CUDAGuard guard(x.device());
+    const at::Tensor y = at::empty({x.size(0), 1}, weight.options());
+    check_launch(cuda::row_forward(row_of(x, weight, bias), floats_of(y), stream_of(x)));
+    context->save_for_backward({x, weight, bias});
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list& incoming) {
+    refuse_second_derivative("Linear of one output");
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1], &bias = saved[2];
+    const c10::cuda::CUDAGuard guard(x.device());
+    const int64_t n = x.size(1);
+    const at::Tensor gradient = incoming[0].contiguous(), to_x = at::empty_like(x);
+    const at::Tensor sums = at::empty({n + 1}, weight.options());
+    const at::Tensor scratch = bytes_like(cuda::relu_scratch(x.size(0), n + 1), x);
+    check_launch(cuda::row_backward(row_of(x, weight, bias),
+                                    {.incoming = gradient.const_data_ptr<float>(),
+                                     .to_x = to_x.mutable_data_ptr(),
+                                     .to_weight = floats_of(sums),
+                                     .scratch = scratch.mutable_data_ptr()},
+                                    stream_of(x)));
+    return {to_x, sums.narrow(0, 0, n).view({1, n}), sums.narrow(0, n, 1)};
+  }
+
+ private:
+  static cuda::Row row_of(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+    return {.x = x.const_data_ptr(),
+            .weight = weight.const_data_ptr<float>(),
+            .bias = bias.const_data_ptr<float>(),
+            .rows = x.size(0),
+            .columns = x.size(1),
+            .element = element_of(x.scalar_type())};
+  }
+};
+
 bool is_device_matrix(const at::Tensor& x) {
   const bool fits = x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16;
   return x.is_cuda() && fits && x.dim() == 2 && x.is_contiguous() && x.size(0) > 0;
@@ -63,6 +102,14 @@ std::optional<at::Tensor> fused_linear_relu(const at::Tensor& x, const at::Tenso
     return std::nullopt;
   }
   return LinearRelu::apply(x, weight, bias);
+}
+
+std::optional<at::Tensor> fused_linear_row(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  if (!is_device_matrix(x) || weight.scalar_type() != at::kFloat || bias.scalar_type() != at::kFloat ||
+      !weight.is_contiguous()) {
+    return std::nullopt;
+  }
+  return LinearRow::apply(x, weight, bias);
 }
 
 }  // namespace afm::nn

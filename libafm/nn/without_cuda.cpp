@@ -15,4 +15,8 @@ std::optional<at::Tensor> fused_linear_relu(const at::Tensor&, const at::Tensor&
   return std::nullopt;
 }
 
+std::optional<at::Tensor> fused_linear_row(const at::Tensor&, const at::Tensor&, const at::Tensor&) {
+  return std::nullopt;
+}
+
 }  // namespace afm::nn
