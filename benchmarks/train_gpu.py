@@ -168,6 +168,14 @@ def measure(rows: int, batches: list[int], count: int, table: Table, every: bool
             seconds = attempt(name, lambda o=options, b=batch: afm_seconds(model, train_set, valid_set, b, **o))
             if seconds:
                 table.line(rows, batch, name, seconds, stock)
+        for kind in (afm.WideDeep, afm.DCN) if every else ():
+
+            def other_seconds(kind=kind, batch=batch) -> float:
+                other = kind(schema, embedding_dim=DIM, hidden=HIDDEN, batch_norm=False)
+                return afm_seconds(other, train_set, valid_set, batch, precision="bf16")
+
+            if seconds := attempt(kind.__name__, other_seconds):
+                table.line(rows, batch, f"libafm bf16 {kind.__name__}", seconds, None)
         if every and batch < 20000:
             step = attempt("loop", lambda: LoopStep(cardinalities, DIM, HIDDEN, host))
             if step:

@@ -75,6 +75,18 @@ Status launch_relu(const ReluGradient& task, Stream stream) {
   return cudaGetLastError();
 }
 
+constexpr int kRoundThreads = 256;
+
+__global__ void __launch_bounds__(kRoundThreads) round_kernel(const Rounding task) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kRoundThreads, total = task.first_count + task.second_count;
+  for (int64_t at = static_cast<int64_t>(blockIdx.x) * kRoundThreads + threadIdx.x; at < total; at += step) {
+    const bool is_first = at < task.first_count;
+    const int64_t i = is_first ? at : at - task.first_count;
+    auto* to = static_cast<__nv_bfloat16*>(is_first ? task.to_first : task.to_second);
+    to[i] = __float2bfloat16((is_first ? task.first : task.second)[i]);
+  }
+}
+
 // A warp per row.
 template <typename T>
 __global__ void __launch_bounds__(kVectors* kRowsAtOnce) row_kernel(const Row task, float* y) {
@@ -202,6 +214,13 @@ Status relu_gradient(const ReluGradient& task, Stream stream) {
         task.columns % kWide == 0 && is_aligned(task.incoming) && is_aligned(task.output) && is_aligned(task.outgoing);
     return wide ? launch_relu<T, kWide>(task, stream) : launch_relu<T, 1>(task, stream);
   });
+}
+
+Status round_pair(const Rounding& task, Stream stream) {
+  const int64_t total = task.first_count + task.second_count;
+  if (total == 0) return cudaSuccess;
+  round_kernel<<<blocks_for(total, 2 * kRoundThreads), kRoundThreads, 0, stream>>>(task);
+  return cudaGetLastError();
 }
 
 Status row_forward(const Row& task, float* y, Stream stream) {

@@ -21,6 +21,14 @@ struct ReluGradient {
 size_t relu_scratch(int64_t rows, int64_t columns);
 Status relu_gradient(const ReluGradient& task, Stream stream);
 
+// float32 -> bfloat16, two arrays in one launch: a layer's weight and bias.
+struct Rounding {
+  const float *first, *second;
+  void *to_first, *to_second;
+  int64_t first_count, second_count;
+};
+Status round_pair(const Rounding& task, Stream stream);
+
 // A linear layer of one output: y = x weight + bias.
 struct Row {
   const void* x;        // [rows, columns] of `element`

@@ -1,3 +1,5 @@
+#include <utility>
+
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -18,11 +20,28 @@ at::Tensor float_product(const at::Tensor& a, const at::Tensor& b) {
   return a.scalar_type() == at::kFloat ? at::mm(a.t(), b) : at::mm(a.t(), b, at::kFloat);
 }
 
+// weight and bias in the type of what they meet.
+std::pair<at::Tensor, at::Tensor> fitting(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType type) {
+  if (type == at::kFloat) return {weight, bias};
+  if (!weight.is_contiguous() || !bias.is_contiguous()) return {weight.to(type), bias.to(type)};
+  const at::Tensor to_weight = at::empty(weight.sizes(), weight.options().dtype(type));
+  const at::Tensor to_bias = at::empty(bias.sizes(), bias.options().dtype(type));
+  check_launch(cuda::round_pair({.first = weight.const_data_ptr<float>(),
+                                 .second = bias.const_data_ptr<float>(),
+                                 .to_first = to_weight.mutable_data_ptr(),
+                                 .to_second = to_bias.mutable_data_ptr(),
+                                 .first_count = weight.numel(),
+                                 .second_count = bias.numel()},
+                                stream_of(weight)));
+  return {to_weight, to_bias};
+}
+
 struct LinearRelu : torch::autograd::Function<LinearRelu> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
                             const at::Tensor& bias) {
-    const at::Tensor rounded = weight.to(x.scalar_type());
-    const at::Tensor y = at::_addmm_activation(bias.to(x.scalar_type()), x, rounded.t());
+    const c10::cuda::CUDAGuard guard(x.device());
+    const auto [rounded, rounded_bias] = fitting(weight, bias, x.scalar_type());
+    const at::Tensor y = at::_addmm_activation(rounded_bias, x, rounded.t());
     context->save_for_backward({x, rounded, y});
     return y;
   }
