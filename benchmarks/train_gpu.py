@@ -160,7 +160,7 @@ def measure(rows: int, batches: list[int], count: int, table: Table, every: bool
         variants = {
             "libafm bf16": {"precision": "bf16"},
             "libafm tf32": {"precision": "tf32"},
-            "libafm bf16, no graph": {"precision": "bf16", "cuda_graph": False, "epochs": 3},
+            "libafm bf16, no graph": {"precision": "bf16", "cuda_graph": False, "epochs": 2},
         }
         for name, options in variants.items():
             if not every and name != "libafm bf16":
