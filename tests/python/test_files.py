@@ -13,8 +13,12 @@ def test_pythons_safetensors_opens_model_files(model, tmp_path):
     afm.save_model(model, path)
     theirs = safetensors.torch.load_file(path)
     state = model.state_dict()
-    assert set(theirs) == set(state)
-    assert all(torch.equal(theirs[name], state[name]) for name in theirs)
+    golden = {"golden.ids", "golden.dense", "golden.logits"}
+    assert set(theirs) == set(state) | golden
+    assert all(torch.equal(theirs[name], state[name]) for name in state)
+    with torch.no_grad():
+        logits = model.eval()(theirs["golden.ids"], theirs["golden.dense"])
+    assert torch.equal(logits, theirs["golden.logits"])
     with safetensors.safe_open(path, "pt") as file:
         metadata = file.metadata()
     assert metadata["kind"] == "afm-model" and json.loads(metadata["options"])["embedding_dim"] == 4

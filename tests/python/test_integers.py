@@ -32,6 +32,7 @@ def test_a_file_of_integers_is_what_its_description_says(schema, batch, tmp_path
     path = tmp_path / "model.safetensors"
     afm.save_model(model, path)
     file = safetensors.torch.load_file(path)
+    file = {name: tensor for name, tensor in file.items() if not name.startswith("golden.")}
     assert sum(tensor.nbytes for tensor in file.values()) == afm.byte_count(model)
 
     plain = afm.DeepFM(

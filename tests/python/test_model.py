@@ -32,8 +32,8 @@ def test_state_dict_has_the_paths_and_values_of_the_model_file(any_model, tmp_pa
     afm.save_model(any_model, tmp_path / "model.safetensors")
     written = afm.read_tensors(tmp_path / "model.safetensors")
     state = any_model.state_dict()
-    assert set(state) == set(written)
-    assert all(torch.equal(state[name], written[name]) for name in written)
+    assert set(state) == {name for name in written if not name.startswith("golden.")}
+    assert all(torch.equal(state[name], written[name]) for name in state)
 
 
 def test_parameters_are_parameters(any_model):
