@@ -60,23 +60,27 @@ AFM_INLINE void read_row(const FieldTable& table, const TierRows& tier, int64_t 
   if (table.wide && wide != nullptr) *wide += Table::at(table.elements, begin + tier.rank) * table.wide_scale;
 }
 
-AFM_INLINE const TierRows& tier_of(const FieldTable& table, int64_t id) {
-  const TierRows* tier = table.tiers;
+// Asks for the first and the last line of a row, and for its scale: rows are short.
+AFM_INLINE void prefetch_row(const FieldTable& table, const TierRows& tier, int64_t id) {
+  const int64_t bits = table.bits == Bits::kFloat ? 32 : table.bits == Bits::kInt8 ? 8 : 4;
+  const int64_t begin = tier.start + (id - tier.first) * tier.stride, last = begin + tier.stride - 1;
+  const auto* elements = static_cast<const char*>(table.elements);
+  __builtin_prefetch(elements + begin * bits / 8);
+  __builtin_prefetch(elements + (last > begin ? last : begin) * bits / 8);
+  if (table.row_scale == nullptr || tier.stride == 0) return;
+  __builtin_prefetch(static_cast<const char*>(table.row_scale) + 2 * (tier.scale + (id - tier.first)));
+}
+
+// Most fields have one tier, whose numbers then stay in registers; this is the way of the others.
+const TierRows& later_tier(const FieldTable& table, int64_t id) {
+  const TierRows* tier = table.tiers + 1;
   while (id >= tier->end) ++tier;
   return *tier;
 }
 
-// Asks for the lines of a row and of its scale. An address that is slightly off costs time alone.
 AFM_INLINE void prefetch_row(const FieldTable& table, int64_t id) {
-  const TierRows& tier = tier_of(table, id);
-  const int64_t element = tier.start + (id - tier.first) * tier.stride;
-  const int64_t eighths = table.bits == Bits::kFloat ? 32 : table.bits == Bits::kInt8 ? 8 : 4;
-  const auto* begin = static_cast<const char*>(table.elements) + element * eighths / 8;
-  const auto* last = begin + (tier.rank + (table.wide ? 1 : 0)) * eighths / 8;
-  for (; begin < last; begin += 64) __builtin_prefetch(begin);
-  __builtin_prefetch(last);
-  if (table.row_scale == nullptr) return;
-  __builtin_prefetch(static_cast<const char*>(table.row_scale) + 2 * (tier.scale + (id - tier.first)));
+  const TierRows& first = table.tiers[0];
+  prefetch_row(table, id < first.end ? first : later_tier(table, id), id);
 }
 
 void prefetch(const FieldTable& table, const int32_t* ids, int64_t id_stride, int64_t rows) {
@@ -88,10 +92,16 @@ constexpr int64_t kRowsAhead = 8;  // of the row that is read, so many are on th
 template <class Table>
 void gather_rows(const FieldTable& table, const int32_t* ids, int64_t id_stride, int64_t rows, float* values,
                  int64_t value_stride, float* wide) {
+  const TierRows first = table.tiers[0];
   for (int64_t r = 0; r < rows; ++r) {
     if (r + kRowsAhead < rows) prefetch_row(table, ids[(r + kRowsAhead) * id_stride]);
     const int64_t id = ids[r * id_stride];
-    read_row<Table>(table, tier_of(table, id), id, values + r * value_stride, wide == nullptr ? nullptr : wide + r);
+    float* wide_of_row = wide == nullptr ? nullptr : wide + r;
+    if (id < first.end) {
+      read_row<Table>(table, first, id, values + r * value_stride, wide_of_row);
+    } else {
+      read_row<Table>(table, later_tier(table, id), id, values + r * value_stride, wide_of_row);
+    }
   }
 }
 
