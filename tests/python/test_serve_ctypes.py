@@ -17,9 +17,9 @@ def test_the_c_interface_scores_as_the_model_does(tmp_path):
     serve = ctypes.CDLL(LIBRARY)
     serve.afm_serve_open.restype = ctypes.c_void_p
     serve.afm_serve_last_error.restype = ctypes.c_char_p
-    fields = [afm.FieldSpec("user", cardinality=9), afm.FieldSpec("price", kind="numeric")]
+    fields = [afm.FieldSpec(name="user", cardinality=9), afm.FieldSpec(name="price", kind="numeric")]
     model = afm.DeepFM(afm.Schema(fields), embedding_dim=4, hidden=[8], init_std=0.5).eval()
-    model.save(tmp_path / "model")
+    afm.save_model(model, tmp_path / "model")
     ids = np.arange(9, dtype=np.int32).reshape(9, 1)
     dense = np.linspace(-2, 2, 9, dtype=np.float32).reshape(9, 1)
     logits = np.empty(9, dtype=np.float32)
