@@ -24,10 +24,11 @@ namespace afm::serve {
 namespace {
 
 constexpr int64_t kPanel = 16, kStepBytes = 64;
-constexpr int kMaxRows = 4;           // of a tile of two panels: 24 of 32 registers are sums
-constexpr int64_t kBlock = 32;        // rows that are turned into integers at once
-constexpr float kLargest = 8388600;   // what rounding may add stays below 2^23
-constexpr float kMostAboveMean = 32;  // max |x| / mean |x| of what is not zero, see the note
+constexpr int kMaxRows = 4;              // of a tile of two panels: 24 of 32 registers are sums
+constexpr int64_t kBlock = 32;           // rows that are turned into integers at once
+constexpr float kLargest = 8388600;      // what rounding may add stays below 2^23
+constexpr int64_t kMostColumns = 65536;  // so many products of 255 and 127 fit 32 bits
+constexpr float kMostAboveMean = 32;     // max |x| / mean |x| of what is not zero, see the note
 
 // Rows of x as integers: row r has its highest bytes at bytes + 3 r stride, then the middle ones, then the lowest.
 struct Integers {
@@ -222,7 +223,7 @@ void linear_of_block(const PackedMatrix& matrix, const LinearCall& call) {
 }  // namespace
 
 void linear_vnni(const PackedMatrix& matrix, const LinearCall& call) {
-  if (matrix.bits == Bits::kFloat) return kernels_avx512().linear(matrix, call);
+  if (matrix.bits == Bits::kFloat || matrix.columns > kMostColumns) return kernels_avx512().linear(matrix, call);
   LinearCall block = call;
   for (int64_t first_row = 0; first_row < call.rows; first_row += kBlock) {
     block.x = call.x + first_row * call.x_stride;

@@ -100,11 +100,14 @@ void pack_nibbles(const MatrixSource& source, uint8_t* to) {
   }
 }
 
-std::vector<int32_t> offsets_of_rows(const MatrixSource& source) {
+// Of more columns than kernels_vnni.cpp takes they may wrap around: nobody reads those.
+std::vector<uint32_t> offsets_of_rows(const MatrixSource& source) {
   const Elements from(source);
-  std::vector<int32_t> offsets(static_cast<std::size_t>(source.rows), 0);
+  std::vector<uint32_t> offsets(static_cast<std::size_t>(source.rows), 0);
   for (int64_t i = 0; i < source.rows; ++i) {
-    for (int64_t j = 0; j < source.columns; ++j) offsets[static_cast<std::size_t>(i)] += 128 * from.code(i, j);
+    for (int64_t j = 0; j < source.columns; ++j) {
+      offsets[static_cast<std::size_t>(i)] += 128U * static_cast<uint32_t>(from.code(i, j));
+    }
   }
   return offsets;
 }

@@ -195,6 +195,20 @@ TEST_CASE("an activation far above the others does not cost them their digits") 
   }
 }
 
+TEST_CASE("sums of integers do not overflow, however many columns there are") {
+  for (const int64_t columns : {65536, 70000}) {
+    const std::vector<int8_t> codes(static_cast<std::size_t>(5 * columns), 127);
+    const Matrix matrix({.bits = Bits::kInt8, .elements = codes.data(), .rows = 5, .columns = columns});
+    const std::vector<float> x(static_cast<std::size_t>(columns), 1);
+    std::vector<float> y(5), scratch(static_cast<std::size_t>(matrix.scratch_floats()));
+    for (const Simd simd : every_simd()) {
+      kernels(simd).linear(matrix.packed(), {.x = x.data(), .rows = 1, .y = y.data(), .scratch = scratch.data()});
+      const double expected = 127.0 * static_cast<double>(columns);
+      for (const float value : y) CHECK(std::abs(value - expected) < 1e-5 * expected);
+    }
+  }
+}
+
 TEST_CASE("integers stay integers in memory") {
   Random random(5);
   const std::vector<uint8_t> bytes(320 * 200, 1);
