@@ -18,7 +18,7 @@ struct Codes {
 };
 
 // 12 of 16 registers are sums, two are weights.
-constexpr int kMaxRows = 6, kMaxPanels = 1, kSums = 4;
+constexpr int kMaxRows = 6, kMaxPanels = 1, kWidenInRegisters = 4, kSums = 4;
 
 AFM_INLINE Lanes zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 AFM_INLINE Lanes broadcast(const float* x) {

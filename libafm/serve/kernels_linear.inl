@@ -2,6 +2,7 @@
 // namespace of a file per instruction set, which defines:
 //   AFM_INLINE, Lanes (16 floats), Codes (16 times 32 bits)
 //   kMaxRows, kMaxPanels   the largest tile; kMaxPanels is 1 or 2
+//   kWidenInRegisters      rows up to which integers are widened anew for each tile
 //   kSums                  Lanes of sums in flight that hide the latency of an addition
 //   zero, broadcast, load, load_first, store, store_first, add, subtract, mul, fma (a * b + c), relu, sum
 //   load_codes, int8_at<bit>, int4_at<bit>  the integers from that bit of each 32 on, as Lanes
@@ -9,7 +10,6 @@
 //       higher half of a byte on when odd; the others are zero, and what lies behind them is not read
 
 constexpr int64_t kPanel = 16, kStepBytes = 64;
-constexpr int64_t kWidenInRegisters = 2;  // rows up to which integers are widened anew for each tile
 
 // A panel lies in steps of kColumns columns, 64 bytes each.
 struct FloatPanel {
