@@ -83,6 +83,14 @@ int afm_serve_probabilities(const afm_scorer* scorer, const int32_t* ids, const 
   });
 }
 
+int afm_serve_score_json(const afm_scorer* scorer, const char* request, float* probability) {
+  return guarded(-1, [&] {
+    if (request == nullptr) throw std::invalid_argument("the request must not be null");
+    *probability = scorer_of(scorer).score_json(request);
+    return 0;
+  });
+}
+
 afm_candidates* afm_serve_candidates(const afm_scorer* scorer, const int64_t* user_fields, size_t count) {
   return guarded<afm_candidates*>(nullptr, [&] {
     return new afm_candidates{scorer_of(scorer).candidates({user_fields, count})};

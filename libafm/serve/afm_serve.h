@@ -45,6 +45,10 @@ AFM_SERVE_API int afm_serve_score(const afm_scorer* scorer, const int32_t* ids, 
 AFM_SERVE_API int afm_serve_probabilities(const afm_scorer* scorer, const int32_t* ids, const float* dense,
                                           int64_t rows, float* out);
 
+/* One row of raw values, a JSON object by field names in UTF-8, -> the probability of a click. The file must be packed;
+ * libafm/serve/request.h says what each kind of field makes of a value. */
+AFM_SERVE_API int afm_serve_score_json(const afm_scorer* scorer, const char* request, float* probability);
+
 /* Many items for one user. Which fields are the user's is chosen once, by their places in the schema; the scorer may be
  * closed before the candidates are. */
 typedef struct afm_candidates afm_candidates;

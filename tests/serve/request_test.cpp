@@ -9,6 +9,7 @@
 
 #include "libafm/core/error.h"
 #include "libafm/core/safetensors.h"
+#include "libafm/serve/afm_serve.h"
 #include "libafm/serve/pack.h"
 #include "libafm/serve/scorer.h"
 #include "tests/core/temporary_folder.h"
@@ -141,6 +142,22 @@ TEST_CASE("a file that is not packed has no encoder, and says how to get one") {
   CHECK(message_of<DataError>([&] { scorer.score_json("{}"); }) ==
         "'" + (packed.folder / "model").string() +
             "' holds no vocabulary, so it cannot score raw values; pack it with its dataset folder (afm pack)");
+}
+
+TEST_CASE("the C interface scores raw values, and tells what is wrong with them") {
+  const Packed packed;
+  afm_scorer* scorer = afm_serve_open((packed.folder / "packed").c_str());
+  REQUIRE(scorer != nullptr);
+  const char* request = R"({"user": "u1", "age": 3, "genres": ["noir"], "price": -0.5})";
+  float probability = -1;
+  CHECK(afm_serve_score_json(scorer, request, &probability) == 0);
+  CHECK(probability == Scorer::open(packed.folder / "packed").score_json(request));
+  CHECK(afm_serve_score_json(scorer, R"({"usr": 1})", &probability) == -1);
+  CHECK(afm_serve_last_error() == "a request has a field 'usr' that the schema lacks"s);
+  CHECK(afm_serve_score_json(scorer, nullptr, &probability) == -1);
+  CHECK(afm_serve_last_error() == "the request must not be null"s);
+  CHECK(afm_serve_score_json(nullptr, request, &probability) == -1);
+  afm_serve_close(scorer);
 }
 
 TEST_CASE("packing again, in place, gives the same file") {
