@@ -26,7 +26,7 @@ cpp_tests() {
 }
 
 python_tests() {
-  timeout 40 "$python" -m pytest -q -p no:cacheprovider tests/python/test_training_gpu.py > "$out/tests_python.txt" 2>&1
+  timeout 40 "$python" -m pytest -q --noconftest -p no:cacheprovider tests/python/test_training_gpu.py > "$out/tests_python.txt" 2>&1
   echo "python: status $?"
   grep -E "^E  |^FAILED|passed|failed|Error" "$out/tests_python.txt" | cut -c1-200 | head -30
 }
