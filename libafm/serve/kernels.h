@@ -3,7 +3,8 @@
 // Private: what the scorer computes with. Each kernel exists for every instruction set; which one runs is chosen once,
 // by a table of functions. They allocate nothing, check nothing and are safe to call from any number of threads:
 // scratch is passed in, and shapes, ids and offsets were checked when the file was opened or the request arrived.
-// Arithmetic is float32 throughout; instruction sets differ in the order of sums only.
+// Instruction sets differ in the order of sums of float32; integer weights may also meet activations that were rounded
+// to 24 bits of the largest of their row (Note [Three bytes] in kernels_vnni.cpp).
 
 #include <cstddef>
 #include <cstdint>

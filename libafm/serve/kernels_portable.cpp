@@ -15,7 +15,7 @@ struct Codes {
   int32_t word[16];
 };
 
-constexpr int kMaxRows = 3, kMaxPanels = 1, kWidenInRegisters = 2, kSums = 2;
+constexpr int kMaxRows = 3, kMaxPanels = 1, kWidenInRegisters = 1, kSums = 2;
 
 AFM_INLINE Lanes zero() { return {}; }
 AFM_INLINE Lanes broadcast(const float* x) {

@@ -186,14 +186,11 @@ template <class Weights, int P>
 void compute_panels(const Rows& rows, int64_t panel) {
   int64_t row = 0;
   for (; row + kMaxRows <= rows.call.rows; row += kMaxRows) compute_tile<Weights, kMaxRows, P>(rows, row, panel);
-  switch (rows.call.rows - row) {
-    case 3:
-      return compute_tile<Weights, 3, P>(rows, row, panel);
-    case 2:
-      return compute_tile<Weights, 2, P>(rows, row, panel);
-    case 1:
-      return compute_tile<Weights, 1, P>(rows, row, panel);
+  if (row + 2 <= rows.call.rows) {
+    compute_tile<Weights, 2, P>(rows, row, panel);
+    row += 2;
   }
+  if (row < rows.call.rows) compute_tile<Weights, 1, P>(rows, row, panel);
 }
 
 template <class Weights>
