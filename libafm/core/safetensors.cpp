@@ -33,9 +33,10 @@ struct SafetensorsFile::State {
   explicit State(const std::filesystem::path& file_path) : path(file_path), file(file_path) {
     try {
       const std::size_t length = read_header_length(file.bytes());
-      const auto header = file.bytes().subspan(safetensors::kLengthBytes, length);
+      const auto bytes = file.bytes().subspan(safetensors::kLengthBytes, length);
+      header = {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
       data = file.bytes().subspan(safetensors::kLengthBytes + length);
-      contents = safetensors::parse_header({reinterpret_cast<const char*>(header.data()), header.size()}, data);
+      contents = safetensors::parse_header(header, data);
     } catch (const FormatError& error) {
       fail<FormatError>("'{}' is not a valid safetensors file: {}", path.string(), error.what());
     }
@@ -43,6 +44,7 @@ struct SafetensorsFile::State {
 
   std::filesystem::path path;
   MappedFile file;
+  std::string_view header;
   std::span<const std::byte> data;
   safetensors::Contents contents;
 };
@@ -79,6 +81,12 @@ void SafetensorsFile::verify() const {
   if (actual != expected) {
     fail<FormatError>("'{}' is damaged: the checksum of its data is {}, its header says {}", path().string(), actual,
                       expected);
+  }
+  // Files of the first versions have none.
+  const auto sealed = metadata().find(safetensors::kHeaderChecksumKey);
+  if (sealed == metadata().end()) return;
+  if (safetensors::header_checksum(state_->header) != sealed->second) {
+    fail<FormatError>("'{}' is damaged: its header is not the one that was written", path().string());
   }
 }
 

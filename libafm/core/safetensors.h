@@ -3,12 +3,12 @@
 // Safetensors files without LibTorch: the one binary format of libafm. Python's safetensors package opens each of them.
 //
 //   auto file = SafetensorsFile::open("model.safetensors");      // memory-mapped, header checked
-//   file.verify();                                               // checksum of the data
+//   file.verify();                                               // checksums of data and header
 //   const TensorView& weight = file.at("head.weight");
 //
 // A reader trusts nothing: header length and JSON, names, dtypes, shapes, offsets (in order, no holes, no overlap,
-// within the file) are checked before a byte is used. What libafm writes carries an XXH3 checksum of the data in the
-// metadata.
+// within the file) are checked before a byte is used. What libafm writes carries XXH3 checksums of the data and of the
+// header in the metadata.
 
 #include <cstddef>
 #include <cstdint>
@@ -49,7 +49,8 @@ class SafetensorsFile {
   const std::string& metadata_at(const std::string& key) const;
 
   bool has_checksum() const;
-  // Reads the whole data section once. Throws FormatError when the checksum is missing or does not match.
+  // Reads the whole data section once. Throws FormatError when its checksum is missing or does not match, or when the
+  // header has one that does not match.
   void verify() const;
   // Keeps the mapping alive while views into it are used.
   std::shared_ptr<const void> keep_alive() const;

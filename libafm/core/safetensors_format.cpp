@@ -7,6 +7,8 @@
 #include <utility>
 
 #include <nlohmann/json.hpp>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 #include "libafm/core/error.h"
 #include "libafm/core/fail.h"
@@ -43,6 +45,8 @@ using nlohmann::json;
 
 // The header nests an object of objects of arrays; refusing more keeps a hostile header from exhausting memory.
 constexpr int kMaxDepth = 2;
+
+constexpr std::size_t kChecksumDigits = std::string_view(kNoChecksum).size();
 
 // nlohmann keeps the last of two equal keys, so they are caught while parsing.
 class DuplicateKeyCheck {
@@ -160,6 +164,28 @@ std::optional<std::size_t> byte_size(DType dtype, const std::vector<int64_t>& sh
 }
 
 std::string checksum_text(uint64_t hash) { return fmt::format("{:016x}", hash); }
+
+// Quotes within a string are escaped, so the text of the key is found nowhere else.
+std::optional<std::size_t> header_digits(std::string_view header) {
+  const std::string key = fmt::format(R"("{}":")", kHeaderChecksumKey);
+  const auto found = header.find(key);
+  const std::size_t first = found + key.size();
+  if (found == std::string_view::npos || header.size() - first < kChecksumDigits) return std::nullopt;
+  return first;
+}
+
+std::optional<std::string> header_checksum(std::string_view header) {
+  const auto digits = header_digits(header);
+  if (!digits) return std::nullopt;
+  std::string text(header);
+  text.replace(*digits, kChecksumDigits, kNoChecksum);
+  return checksum_text(XXH3_64bits(text.data(), text.size()));
+}
+
+void seal_header(std::string& header) {
+  const std::string checksum = header_checksum(header).value();
+  header.replace(header_digits(header).value(), kChecksumDigits, checksum);
+}
 
 Contents parse_header(std::string_view header, std::span<const std::byte> data) {
   const json object = parse_json(header);

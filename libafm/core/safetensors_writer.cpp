@@ -78,7 +78,9 @@ void write_safetensors(const std::filesystem::path& path, std::map<std::string, 
   for (const auto& [name, tensor] : tensors) check_item(name, tensor);
   const auto items = file_order(tensors);
   metadata[safetensors::kChecksumKey] = checksum(items);
-  const std::string header = header_text(metadata, items);
+  metadata[safetensors::kHeaderChecksumKey] = safetensors::kNoChecksum;
+  std::string header = header_text(metadata, items);
+  safetensors::seal_header(header);
 
   AtomicFile file(path);
   file.write(little_endian(header.size()));

@@ -250,5 +250,40 @@ TEST_CASE("the checksum finds every flipped bit of the data") {
   }
 }
 
+TEST_CASE("a checksum finds every flipped bit of the header but in the name of its own key") {
+  const TemporaryFolder folder;
+  const std::string valid = valid_file(folder);
+  const std::string key = "afm.xxh3.header";
+  const std::size_t own = valid.find(key), header_end = 8 + header_length(valid);
+  REQUIRE(own < header_end);
+  int refused_at_once = 0, refused_later = 0;
+  for (std::size_t position = 8; position < header_end; ++position) {
+    if (position >= own && position < own + key.size()) continue;
+    for (int bit = 0; bit < 8; ++bit) {
+      std::string damaged = valid;
+      damaged[position] ^= static_cast<char>(1 << bit);
+      if (!opens_in_bounds(folder / "t", damaged)) {
+        ++refused_at_once;
+        continue;
+      }
+      const auto file = SafetensorsFile::open(folder / "t");
+      CHECK_THROWS_AS(file.verify(), FormatError);
+      ++refused_later;
+    }
+  }
+  CHECK(refused_at_once > 0);
+  CHECK(refused_later > 0);
+}
+
+TEST_CASE("a file without a checksum of its header, as the first versions wrote it, is verified by its data") {
+  const TemporaryFolder folder;
+  std::string old = valid_file(folder);
+  const std::size_t own = old.find("afm.xxh3.header");
+  old.replace(own, 15, "another.metadata");
+  old.erase(old.rfind(' ', 8 + header_length(old)), 1);
+  write_bytes(folder / "old", old);
+  CHECK_NOTHROW(SafetensorsFile::open(folder / "old").verify());
+}
+
 }  // namespace
 }  // namespace afm
