@@ -26,6 +26,8 @@ Settings = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run of the same command stopped.")]
 
+OF_ONE_RUN = ("checkpoint", "checkpoint_seconds", "resume")  # they decide no weight, and would make two files differ
+
 
 def train(
     folder: Folder,
@@ -207,7 +209,8 @@ def fit(model, train_set, valid_set, options, output: Path, resume: bool, teache
         if Path(options.checkpoint).exists():
             raise Interrupted("the same command with --resume goes on from the last checkpoint") from stop
         raise
-    model.notes = {**model.notes, "training": options.to_json()}
+    told = {name: value for name, value in as_dict(options).items() if name not in OF_ONE_RUN}
+    model.notes = {**model.notes, "training": json_text.dumps(told)}
     afm.save_model(model, output)
     Path(options.checkpoint).unlink(missing_ok=True)
     return history

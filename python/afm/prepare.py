@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -147,18 +151,41 @@ def write(plan: list, encoder: Encoder, result: PreparedDataset, on_progress: Pr
     """
     is_new = not result.folder.exists()
     result.folder.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=".prepare-", dir=result.folder))
+    with only_writer(result.folder):
+        for left in result.folder.glob(".prepare-*"):  # by a process that was killed: whoever lives has the lock
+            shutil.rmtree(left)
+        stage = Path(tempfile.mkdtemp(prefix=".prepare-", dir=result.folder))
+        try:
+            write_splits(plan, encoder, result, stage, on_progress)
+            replace_dataset(result.folder, stage)
+        except BaseException:
+            shutil.rmtree(result.folder if is_new else stage, ignore_errors=True)
+            raise
+        stage.rmdir()
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """A lock on the folder, which ends with the process. A file system without locks goes without."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        write_splits(plan, encoder, result, stage, on_progress)
-        replace_dataset(result.folder, stage)
-    except BaseException:
-        shutil.rmtree(result.folder if is_new else stage, ignore_errors=True)
-        raise
-    stage.rmdir()
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"another process is writing the dataset '{folder}'; wait for it to end") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def replace_dataset(folder: Path, stage: Path) -> None:
-    """Moves the new files over the old ones; the schema is last, so that a mixture is no dataset."""
+    """Moves the new files over the old ones. The old schema goes first and the new one comes last, so that a mixture is
+    no dataset.
+    """
+    (folder / "schema.json").unlink(missing_ok=True)
     new = sorted(stage.iterdir(), key=lambda path: path.name == "schema.json")
     for name in SPLITS:
         for old in folder.glob(f"{name}-*.safetensors"):
