@@ -3,7 +3,7 @@
 PYTHON = $(shell scripts/bootstrap.sh --python)
 RUN = PYTHONPATH=$(CURDIR)/build/python $(PYTHON)
 
-.PHONY: help quickstart test build bootstrap format lint asan stubs clean
+.PHONY: help quickstart test build bootstrap format lint asan kills stubs clean
 
 help:
 	@echo "make quickstart   build, then prepare, train, compress, fine-tune and report on MovieLens-100k"
@@ -12,6 +12,7 @@ help:
 	@echo "make format       clang-format and ruff on every source"
 	@echo "make lint         what ruff and clang-format would change"
 	@echo "make asan         C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make kills        training, compress and prepare killed 60 times each at random moments; other moments each time"
 	@echo "make stubs        regenerate python/afm/_core.pyi"
 
 bootstrap:
@@ -38,6 +39,9 @@ asan: bootstrap
 	cmake --preset asan -DAFM_PYTHON_EXECUTABLE=$(PYTHON)
 	cmake --build --preset asan
 	ctest --preset asan
+
+kills: build
+	AFM_KILLS=60 AFM_KILL_SEED=$$(date +%s) $(RUN) -m pytest -q -rP -p no:cacheprovider tests/python/test_crashes.py
 
 stubs: build
 	cmake --build build --target afm_stubs

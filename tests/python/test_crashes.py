@@ -91,7 +91,7 @@ def opens(folder: Path) -> bool:
 def test_prepare_killed_at_random_moments_leaves_a_whole_dataset_or_none(tmp_path, nursery: Nursery, before):
     folder, expected = tmp_path / "clicks", {}
     for seed in (OLD, NEW):  # the same values in another order: a mixture would have one schema
-        write_table(tmp_path / f"{seed}.csv", click_rows(30_000, seed))
+        write_table(tmp_path / f"{seed}.csv", click_rows(12_000, seed))
         seconds = nursery.run(f"prepare {seed}.csv --out whole{seed}", tmp_path)
         expected[seed] = folder_files(tmp_path / f"whole{seed}")
     assert expected[OLD] != expected[NEW]

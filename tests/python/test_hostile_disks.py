@@ -125,7 +125,7 @@ def test_a_data_file_that_vanished_is_named(own: Home, name: str):
 
 
 def test_data_that_vanishes_while_a_run_reads_it_changes_nothing(own: Home):
-    line = f"{TRAIN} --set epochs=60 --set checkpoint_seconds=0.01 --out m.safetensors"
+    line = f"{TRAIN} --set epochs=30 --set checkpoint_seconds=0.01 --out m.safetensors"
     with Nursery() as nursery:
         nursery.run(line, own.folder)
         expected = own.path("m.safetensors").read_bytes()
@@ -151,8 +151,8 @@ def test_two_trainings_that_write_one_file_leave_one_of_the_two(own: Home):
 
 
 def test_two_preparations_of_one_folder_are_one_that_is_refused_and_one_that_is_whole(tmp_path: Path):
-    write_table(tmp_path / "1.csv", click_rows(60_000, 1))
-    write_table(tmp_path / "2.csv", click_rows(60_000, 2))
+    write_table(tmp_path / "1.csv", click_rows(20_000, 1))
+    write_table(tmp_path / "2.csv", click_rows(20_000, 2))
     with Nursery() as nursery:
         for seed in (1, 2):
             nursery.run(f"prepare {seed}.csv --out whole{seed}", tmp_path)
