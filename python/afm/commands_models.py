@@ -164,11 +164,12 @@ def compress(
     afm.write_plan(output.with_suffix(".plan.json"), used.plan)
     if not json and smaller is None:
         print_table("layers", ["layer", "shape", "rank", "kept variance", "parameters", "after"], layer_rows(used))
+    finish = finished if smaller is not None else unchanged
     if epochs > 0:
-        fit(small, train_set, valid_set, options, output, resume, guides, "train on")
-    if smaller is not None:
-        small = finished(small)
-    afm.save_model(small, output)
+        fit(small, train_set, valid_set, options, output, resume, guides, "train on", finish)
+    small = finish(small)
+    if epochs == 0:
+        afm.save_model(small, output)
     comparison = afm.compare(model, small, valid_set)
     if json:
         print_json({"model": str(output), "plan": used.plan.to_dict(), "valid": comparison.to_dict()})
@@ -198,8 +199,16 @@ def healing_options(model: afm.Model, epochs: int, seed: int, device: str) -> af
     return afm.TrainOptions(epochs=max(epochs, 1), seed=seed, device=device, schedule="linear", patience=0, **kept)
 
 
-def fit(model, train_set, valid_set, options, output: Path, resume: bool, teacher, what: str) -> afm.History:
-    """Trains with a checkpoint beside the output, saves the model with its training options, removes the checkpoint."""
+def unchanged(model: afm.Model) -> afm.Model:
+    return model
+
+
+def fit(
+    model, train_set, valid_set, options, output: Path, resume: bool, teacher, what: str, finish=unchanged
+) -> afm.History:
+    """Trains with a checkpoint beside the output, saves what `finish` makes of the model, with its training options,
+    removes the checkpoint.
+    """
     options.checkpoint = options.checkpoint or f"{output}.checkpoint"
     options.resume = options.resume or resume
     try:
@@ -211,7 +220,7 @@ def fit(model, train_set, valid_set, options, output: Path, resume: bool, teache
         raise
     told = {name: value for name, value in as_dict(options).items() if name not in OF_ONE_RUN}
     model.notes = {**model.notes, "training": json_text.dumps(told)}
-    afm.save_model(model, output)
+    afm.save_model(finish(model), output)
     Path(options.checkpoint).unlink(missing_ok=True)
     return history
 

@@ -11,15 +11,20 @@ from pathlib import Path
 
 import afm
 import pytest
+from afm import commands_models
 from afm.prepare import prepare
-from home import TINY
+from home import TINY, Home
 from nursery import Nursery
 from tables_of_clicks import click_rows, folder_files, write_table
 
-KILLS = int(os.environ.get("AFM_KILLS", "11"))
+KILLS = int(os.environ.get("AFM_KILLS", "10"))
 SEED = int(os.environ.get("AFM_KILL_SEED", "1"))
 OFTEN = "--set batch_size=25 --set checkpoint_seconds=0.003"  # several checkpoints within an epoch
 SETTINGS = f"{' '.join(TINY)} {OFTEN} --set patience=0"
+WIDE = (
+    "train clicks --set embedding_dim=8 --set hidden=64,32 --set epochs=2 --set batch_size=300 --out wide.safetensors"
+)
+SMALLER = "compress wide.safetensors clicks --smaller 3 --epochs 8"
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +41,12 @@ def taken(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     return found
 
 
-def check_what_is_left(folder: Path, model: str) -> int:
-    """After a kill: the checkpoint and the model are whole or absent. Returns the batches done within an epoch."""
+def check_what_is_left(folder: Path, model: str, expected: bytes) -> int:
+    """After a kill: the model is the final one or absent, the checkpoint whole or absent. Returns the batches done
+    within an epoch.
+    """
     if (folder / model).exists():
-        afm.load_model(folder / model)
+        assert (folder / model).read_bytes() == expected
     checkpoint = folder / f"{model}.checkpoint"
     return afm.inspect(checkpoint)["metadata"]["position"]["batch"] if checkpoint.exists() else 0
 
@@ -53,10 +60,12 @@ def check_what_is_left(folder: Path, model: str) -> int:
             f"compress base.safetensors clicks --ratio 1.3 --epochs 14 {OFTEN}",
             ("m.safetensors", "m.plan.json"),
         ),
+        (f"{SMALLER} {OFTEN}", ("m.safetensors", "m.plan.json")),
     ],
-    ids=["train-deepfm-adam", "train-dcn-adagrad", "compress"],
+    ids=["train-deepfm-adam", "train-dcn-adagrad", "compress", "compress-smaller"],
 )
 def test_killed_at_random_moments_and_resumed_equals_never_killed(made: Path, nursery: Nursery, line, outputs):
+    nursery.run(WIDE, made)
     line = f"{line} --out {outputs[0]}"
     seconds = nursery.run(line, made)
     expected = taken(made, outputs)
@@ -65,13 +74,27 @@ def test_killed_at_random_moments_and_resumed_equals_never_killed(made: Path, nu
         child = nursery.start(f"{line} --resume", made)
         if kills < KILLS and child.kill_after(moments.uniform(0, 0.6 * seconds)):
             kills += 1
-            within_an_epoch += check_what_is_left(made, outputs[0]) > 0
+            within_an_epoch += check_what_is_left(made, outputs[0], expected[outputs[0]]) > 0
             continue
         assert child.wait() == 0, child.told()
         assert taken(made, outputs) == expected
         seconds, runs = 0.7 * seconds, runs + 1  # the machine has become faster
     print(f"{kills} kills, {within_an_epoch} of them within an epoch, {runs} whole runs")
     assert within_an_epoch > 0  # else nothing was shown but restarts between epochs
+
+
+def test_a_model_that_is_trained_but_not_finished_is_not_written(own: Home, monkeypatch):
+    def killed(model: afm.Model) -> afm.Model:
+        raise KeyboardInterrupt
+
+    own.run(WIDE)
+    own.run(f"{SMALLER} --out whole.safetensors")
+    with monkeypatch.context() as patch:
+        patch.setattr(commands_models, "finished", killed)
+        own.run(f"{SMALLER} --out m.safetensors", code=2)
+    assert not own.path("m.safetensors").exists()
+    own.run(f"{SMALLER} --out m.safetensors --resume")
+    assert own.path("m.safetensors").read_bytes() == own.path("whole.safetensors").read_bytes()
 
 
 OLD, NEW = 1, 2  # seeds of tables
