@@ -80,9 +80,9 @@ def score(
 ) -> None:
     """Print the probability of a click for raw rows.
 
-    One line per row. Rows are read and scored as they come. The model file must be packed (afm pack), or --dataset must say where its
-    encoder is. Columns of a table that the model does not read are left alone; a JSON object may leave fields out, and
-    may name no others.
+    One line per row. Rows are read and scored as they come. The model file must be packed (afm pack), or --dataset must
+    say where its encoder is. Columns of a table that the model does not read are left alone; a JSON object may leave
+    fields out, and may name no others.
 
     \b
     Example:
