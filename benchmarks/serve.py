@@ -42,17 +42,17 @@ class Scorer:
     """The scorer behind its C interface."""
 
     def __init__(self, library: Path, model: Path) -> None:
-        self.library = ctypes.CDLL(str(library))
-        self.library.afm_serve_open.restype = ctypes.c_void_p
-        self.library.afm_serve_last_error.restype = ctypes.c_char_p
-        self.handle = ctypes.c_void_p(self.library.afm_serve_open(os.fsencode(model)))
+        self.functions = ctypes.CDLL(str(library))
+        self.functions.afm_serve_open.restype = ctypes.c_void_p
+        self.functions.afm_serve_last_error.restype = ctypes.c_char_p
+        self.handle = ctypes.c_void_p(self.functions.afm_serve_open(os.fsencode(model)))
         if not self.handle:
-            raise RuntimeError(self.library.afm_serve_last_error().decode())
+            raise RuntimeError(self.functions.afm_serve_last_error().decode())
 
     def __call__(self, batches: list[np.ndarray]) -> Run:
         rows = len(batches[0])
         out = np.zeros(rows, np.float32)
-        score, handle, dense = self.library.afm_serve_score, self.handle, ctypes.c_void_p()
+        score, handle, dense = self.functions.afm_serve_score, self.handle, ctypes.c_void_p()
         count, to = ctypes.c_int64(rows), ctypes.c_void_p(out.ctypes.data)
         addresses = [ctypes.c_void_p(batch.ctypes.data) for batch in batches]
 
@@ -318,14 +318,14 @@ def check_agreement(loaded: dict[str, Engine]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("library", type=Path, help="libafm_serve.so")
+    parser.add_argument("scorer", type=Path, help="libafm_serve.so")
     parser.add_argument("--folder", type=Path, help="where the models are, or are written (default: temporary)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.1, help="for an engine at a batch in a round")
     parser.add_argument("--load", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.load:
-        return print_load(arguments.folder, arguments.library, arguments.load)
+        return print_load(arguments.folder, arguments.scorer, arguments.load)
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         if not (folder / "compressed.int8.onnx").exists():
@@ -333,13 +333,13 @@ def main() -> None:
             write_models(folder)
             for name in ("dense", "compressed"):
                 quantize(folder, name)
-        loaded = {name: load() for name, load in engines(folder, arguments.library).items()}
+        loaded = {name: load() for name, load in engines(folder, arguments.scorer).items()}
         check_agreement(loaded)
         ratios(table(loaded, True, arguments.rounds, arguments.seconds))
         table(loaded, False, 1, arguments.seconds)
         throughput(loaded, 4 * arguments.seconds)
-        loads(folder, arguments.library)
-        library_sizes(arguments.library)
+        loads(folder, arguments.scorer)
+        library_sizes(arguments.scorer)
 
 
 if __name__ == "__main__":

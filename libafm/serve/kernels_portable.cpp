@@ -84,20 +84,7 @@ AFM_INLINE Lanes int4_at(const Codes& codes) {
   return integer_at<Bit, 4>(codes);
 }
 
-AFM_INLINE Lanes int8_first(const int8_t* from, int64_t count) {
-  float lanes[16] = {};
-  for (int64_t i = 0; i < count; ++i) lanes[i] = from[i];
-  return load(lanes);
-}
-AFM_INLINE Lanes int4_first(const uint8_t* from, bool odd, int64_t count) {
-  float lanes[16] = {};
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t at = odd ? i + 1 : i;
-    lanes[i] = static_cast<float>((((from[at / 2] >> (at % 2 == 0 ? 0 : 4)) & 15) ^ 8) - 8);
-  }
-  return load(lanes);
-}
-
+#include "libafm/serve/kernels_integers.inl"
 #include "libafm/serve/kernels_linear.inl"
 #include "libafm/serve/kernels_rows.inl"
 
