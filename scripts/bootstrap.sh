@@ -95,26 +95,33 @@ mapfile -t missing < <(missing_packages)
 mapfile -t missing < <(missing_packages) # g++ itself may have been missing above
 [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
 
-install_python_packages() { # python, requirements
+install_python_packages() { # python, requirements, lock ("" where versions are the environment's own)
   local stamp
   stamp=$("$1" -c 'import sys; print(sys.prefix)')/.afm-requirements
-  [ "$(cat "$stamp" 2>/dev/null)" != "$2" ] || return 0
+  [ "$(cat "$stamp" 2>/dev/null)" != "$2$3" ] || return 0
   say "installing Python packages (a first time takes a minute or two)"
-  printf '%s\n' "$2" | "$1" -m pip install --quiet --disable-pip-version-check -r /dev/stdin
-  printf '%s\n' "$2" > "$stamp"
+  if [ -n "$3" ]; then printf '%s\n' "$3" | pip_install "$1" --no-deps --require-hashes; fi
+  printf '%s\n' "$2" | pip_install "$1"
+  printf '%s%s\n' "$2" "$3" > "$stamp"
+}
+
+pip_install() { # python, options; requirements from standard input
+  "$1" -m pip install --quiet --disable-pip-version-check "${@:2}" -r /dev/stdin
 }
 
 [ -z "${AFM_PYTHON:-}" ] || exit 0
-requirements=$(cat requirements.txt)
 without_torch=$(grep -v '^torch==' requirements.txt)
 if [ "$(python_to_use)" != "$PWD/.venv/bin/python" ]; then
-  install_python_packages "$(python_to_use)" "$without_torch"
+  install_python_packages "$(python_to_use)" "$without_torch" ""
 else
   if [ ! -x .venv/bin/python ]; then
     say "making the Python environment .venv"
     has_suitable_torch python3 && shared=--system-site-packages || shared=
     python3 -m venv $shared .venv
   fi
-  if grep -q 'include-system-site-packages = true' .venv/pyvenv.cfg; then requirements=$without_torch; fi
-  install_python_packages .venv/bin/python "$requirements"
+  if grep -q 'include-system-site-packages = true' .venv/pyvenv.cfg; then
+    install_python_packages .venv/bin/python "$without_torch" ""
+  else
+    install_python_packages .venv/bin/python "$(cat requirements.txt)" "$(cat requirements.lock)"
+  fi
 fi
