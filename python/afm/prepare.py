@@ -301,7 +301,6 @@ def labels(table: Table, first: int, frame: pl.DataFrame, name: str) -> np.ndarr
     wrong = np.flatnonzero((values != 0) & (values != 1))
     if wrong.size:
         row = int(wrong[0])
-        found = "" if frame[name][row] is None else frame[name][row]
         found = frame[name][row]
         shown = "" if found is None else found
         raise DataError(f"{table.place(first + row)}: label {name!r} must be 0 or 1, got {shown!r}")

@@ -52,7 +52,10 @@ class Table:
 
     def head(self, rows: int) -> pl.DataFrame:
         """The first rows."""
-        return self.scan().head(rows).collect()
+        try:
+            return self.scan().head(rows).collect()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise DataError(f"{self.path.name} cannot be read: {first_sentence(error)}") from error
 
     def scan(self) -> pl.LazyFrame:
         if self.separator is None:
@@ -121,7 +124,7 @@ def read_first_line(path: Path, separator: str) -> list[str]:
     try:
         with open_bytes(path) as stream, io.TextIOWrapper(stream, encoding="utf-8", newline="") as text:
             return next(csv.reader(text, delimiter=separator), [])
-    except (UnicodeDecodeError, OSError, EOFError, csv.Error) as error:
+    except (UnicodeDecodeError, OSError, EOFError, zlib.error, csv.Error) as error:
         raise DataError(f"{path.name} is not a text table: {error}") from error
 
 

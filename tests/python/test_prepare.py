@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import random
 from pathlib import Path
 
 import afm
@@ -268,6 +269,22 @@ def test_a_truncated_gzip_file_is_refused(tmp_path: Path):
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(afm.DataError, match="form.csv.gz"):
         prepare(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("write", [as_gzip, as_parquet])
+def test_a_table_with_changed_bytes_is_refused_or_read(tmp_path: Path, write):
+    path = write(tmp_path, click_rows(60))
+    whole, random_ = path.read_bytes(), random.Random(1)
+    refused = 0
+    for _ in range(60):
+        place = random_.randrange(len(whole) - 8)
+        path.write_bytes(whole[:place] + random_.randbytes(8) + whole[place + 8 :])
+        try:
+            prepare(path, tmp_path / "out")
+        except afm.DataError as error:
+            assert path.name in str(error)
+            refused += 1
+    assert refused > 30
 
 
 @pytest.mark.parametrize("stage", ["count", "encode"])
