@@ -8,6 +8,12 @@
 
 namespace afm::serve {
 
+// How many rows a tile of a linear layer may have, in descending order down to 1: each is code of its own.
+template <int Most, int... Lower>
+struct Heights {
+  static constexpr int kMost = Most;
+};
+
 const Kernels& kernels_portable();
 #ifdef AFM_SERVE_X86  // defined by the build on x86-64
 const Kernels& kernels_avx2();

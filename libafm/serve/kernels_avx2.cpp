@@ -18,7 +18,10 @@ struct Codes {
 };
 
 // 12 of 16 registers are sums, two are weights.
-constexpr int kMaxRows = 6, kMaxPanels = 1, kWidenInRegisters = 4, kSums = 4;
+constexpr int kMaxPanels = 1, kSums = 4;
+using FullTiles = Heights<6, 4, 3, 2, 1>;
+using LastTiles = FullTiles;
+using FewTiles = Heights<4, 2, 1>;
 
 AFM_INLINE Lanes zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 AFM_INLINE Lanes broadcast(const float* x) {

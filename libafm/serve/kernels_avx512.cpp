@@ -19,7 +19,10 @@ using Lanes = __m512;
 using Codes = __m512i;
 
 // 24 of 32 registers are sums, two are weights.
-constexpr int kMaxRows = 12, kMaxPanels = 2, kWidenInRegisters = 1, kSums = 8;
+constexpr int kMaxPanels = 2, kSums = 8;
+using FullTiles = Heights<12, 8, 6, 4, 3, 2, 1>;
+using LastTiles = Heights<4, 2, 1>;
+using FewTiles = Heights<1>;
 
 AFM_INLINE Lanes zero() { return _mm512_setzero_ps(); }
 AFM_INLINE Lanes broadcast(const float* x) { return _mm512_set1_ps(*x); }

@@ -1,8 +1,9 @@
 // y = act(x W' + bias) by tiles of R rows of x and P panels of W, held in registers. Included inside the anonymous
 // namespace of a file per instruction set, which defines:
 //   AFM_INLINE, Lanes (16 floats), Codes (16 times 32 bits)
-//   kMaxRows, kMaxPanels   the largest tile; kMaxPanels is 1 or 2
-//   kWidenInRegisters      rows up to which integers are widened anew for each tile
+//   kMaxPanels             of a tile, 1 or 2
+//   FullTiles, LastTiles   how many rows a tile of kMaxPanels may have, and one of a single panel that is left over
+//   FewTiles               the same while integers are widened anew for each tile; its first number is the most rows
 //   kSums                  Lanes of sums in flight that hide the latency of an addition
 //   zero, broadcast, load, load_first, store, store_first, add, subtract, mul, fma (a * b + c), relu, sum
 //   load_codes, int8_at<bit>, int4_at<bit>  the integers from that bit of each 32 on, as Lanes
@@ -55,34 +56,40 @@ struct Tile {
   bool relu = false;
 };
 
-template <class Panel, int R, int P, int Column = 0>
+// Column c of an iteration goes to sum c modulo Unroll.
+template <class Panel, int First, int Unroll, int R, int P, int Column = 0>
 AFM_INLINE void add_columns(const typename Panel::Step (&steps)[P], const float* x, int64_t x_stride,
-                            Lanes (&sums)[R][P]) {
+                            Lanes (&sums)[Unroll][R][P]) {
   if constexpr (Column < Panel::kColumns) {
+    constexpr int kSum = (First + Column) % Unroll;
     Lanes weights[P];
     AFM_UNROLL for (int p = 0; p < P; ++p) weights[p] = Panel::template column<Column>(steps[p]);
     AFM_UNROLL for (int r = 0; r < R; ++r) {
       const Lanes value = broadcast(x + r * x_stride + Column);
-      AFM_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = fma(value, weights[p], sums[r][p]);
+      AFM_UNROLL for (int p = 0; p < P; ++p) sums[kSum][r][p] = fma(value, weights[p], sums[kSum][r][p]);
     }
-    add_columns<Panel, R, P, Column + 1>(steps, x, x_stride, sums);
+    add_columns<Panel, First, Unroll, R, P, Column + 1>(steps, x, x_stride, sums);
   }
 }
 
-template <class Panel, int R, int P>
-AFM_INLINE void add_step(const Tile& tile, int64_t s, Lanes (&sums)[R][P]) {
-  typename Panel::Step steps[P];
-  AFM_UNROLL for (int p = 0; p < P; ++p) steps[p] = Panel::read(tile.panels + kStepBytes * (s + p * tile.steps));
-  add_columns<Panel, R, P>(steps, tile.x + Panel::kColumns * s, tile.x_stride, sums);
+// `Count` steps from step s on, by recursion: each has sums of its own.
+template <class Panel, int Count, int Unroll, int R, int P, int I = 0>
+AFM_INLINE void add_steps(const Tile& tile, int64_t s, Lanes (&sums)[Unroll][R][P]) {
+  if constexpr (I < Count) {
+    typename Panel::Step steps[P];
+    AFM_UNROLL for (int p = 0; p < P; ++p) steps[p] = Panel::read(tile.panels + kStepBytes * (s + p * tile.steps));
+    add_columns<Panel, I * Panel::kColumns, Unroll, R, P>(steps, tile.x + Panel::kColumns * s, tile.x_stride, sums);
+    add_steps<Panel, Count, Unroll, R, P, I + 1>(tile, s + 1, sums);
+  }
 }
 
-template <int R, int P>
-AFM_INLINE void finish(const Tile& tile, const Lanes (&sums)[R][P]) {
-  AFM_UNROLL for (int p = 0; p < P; ++p) {
+// Sums [rows][panels] of a tile become outputs. Not unrolled: all shapes of tiles share it.
+__attribute__((noinline)) void finish(const Tile& tile, const Lanes* sums, int rows, int panels) {
+  for (int p = 0; p < panels; ++p) {
     const int64_t outputs = tile.outputs - kPanel * p;
     const Lanes bias = tile.bias == nullptr ? zero() : load_first(tile.bias + kPanel * p, outputs);
-    AFM_UNROLL for (int r = 0; r < R; ++r) {
-      Lanes y = sums[r][p];
+    for (int r = 0; r < rows; ++r) {
+      Lanes y = sums[r * panels + p];
       y = tile.scale == nullptr ? add(y, bias) : fma(y, load(tile.scale + kPanel * p), bias);
       if (tile.relu) y = relu(y);
       store_first(tile.y + r * tile.y_stride + kPanel * p, outputs, y);
@@ -93,65 +100,64 @@ AFM_INLINE void finish(const Tile& tile, const Lanes (&sums)[R][P]) {
 template <class Panel, int R, int P>
 void compute_tile(const Tile& tile) {
   constexpr int kUnroll = R * P >= kSums ? 1 : kSums / (R * P);
+  constexpr int kSteps = kUnroll > Panel::kColumns ? kUnroll / Panel::kColumns : 1;
   Lanes sums[kUnroll][R][P];
   AFM_UNROLL for (int u = 0; u < kUnroll; ++u) {
     AFM_UNROLL for (int r = 0; r < R; ++r) { AFM_UNROLL for (int p = 0; p < P; ++p) sums[u][r][p] = zero(); }
   }
   int64_t s = 0;
-  for (; s + kUnroll <= tile.steps; s += kUnroll) {
-    AFM_UNROLL for (int u = 0; u < kUnroll; ++u) add_step<Panel, R, P>(tile, s + u, sums[u]);
+  for (; s + kSteps <= tile.steps; s += kSteps) add_steps<Panel, kSteps>(tile, s, sums);
+  if constexpr (kSteps > 1) {
+    for (; s < tile.steps; ++s) add_steps<Panel, 1>(tile, s, sums);
   }
-  for (; s < tile.steps; ++s) add_step<Panel, R, P>(tile, s, sums[0]);
-  AFM_UNROLL for (int u = 1; u < kUnroll; ++u) {
-    AFM_UNROLL for (int r = 0; r < R; ++r) {
-      AFM_UNROLL for (int p = 0; p < P; ++p) sums[0][r][p] = add(sums[0][r][p], sums[u][r][p]);
+  Lanes totals[R * P];
+  AFM_UNROLL for (int r = 0; r < R; ++r) {
+    AFM_UNROLL for (int p = 0; p < P; ++p) {
+      AFM_UNROLL for (int u = 1; u < kUnroll; ++u) sums[0][r][p] = add(sums[0][r][p], sums[u][r][p]);
+      totals[r * P + p] = sums[0][r][p];
     }
   }
-  finish<R, P>(tile, sums[0]);
+  finish(tile, totals, R, P);
 }
 
-// Tiles have at most six rows or an even number: each height is code of its own.
-constexpr int kEveryHeight = 6;
-
-template <class Panel, int P, int MaxRows>
-void compute_rows(const Tile& tile, int64_t rows) {
-  if constexpr (MaxRows > 1) {
-    if (rows < MaxRows) return compute_rows<Panel, P, MaxRows - (MaxRows > kEveryHeight ? 2 : 1)>(tile, rows);
-  }
-  compute_tile<Panel, MaxRows, P>(tile);
+// The smallest of the heights, which descend, that holds so many rows; the largest when none does.
+template <int Most, int... Lower>
+int64_t height_for(Heights<Most, Lower...>, int64_t rows) {
+  int64_t height = Most;
+  ((height = rows <= Lower ? Lower : height), ...);
+  return height;
 }
 
 // Nearly equal heights, since a tile of few rows does not fill the processor.
-int64_t next_height(int64_t rows, int64_t most) {
-  const int64_t tiles = (rows + most - 1) / most, height = (rows + tiles - 1) / tiles;
-  if (height <= kEveryHeight || height % 2 == 0) return height;
-  return height < rows ? height + 1 : (rows + 1) / 2;
+template <int Most, int... Lower>
+int64_t next_height(Heights<Most, Lower...> heights, int64_t rows) {
+  const int64_t tiles = (rows + Most - 1) / Most;
+  const int64_t height = height_for(heights, (rows + tiles - 1) / tiles);
+  return height <= rows ? height : height_for(heights, (rows + 1) / 2);
+}
+
+template <class Panel, int P, int... R>
+AFM_INLINE void compute_rows(Heights<R...>, const Tile& tile, int64_t rows) {
+  ((rows == R ? compute_tile<Panel, R, P>(tile) : void()), ...);
 }
 
 // All rows for P panels.
-template <class Panel, int P, int MaxRows>
-void compute_panels(Tile tile, int64_t rows) {
+template <class Panel, int P, class Allowed>
+void compute_panels(Allowed heights, Tile tile, int64_t rows) {
   while (rows > 0) {
-    const int64_t height = next_height(rows, MaxRows);
-    compute_rows<Panel, P, MaxRows>(tile, height);
+    const int64_t height = next_height(heights, rows);
+    compute_rows<Panel, P>(heights, tile, height);
     tile.x += height * tile.x_stride;
     tile.y += height * tile.y_stride;
     rows -= height;
   }
 }
 
-template <class Panel, int MaxRows>
-void compute_panels(const Tile& tile, int64_t panels, int64_t rows) {
-  if constexpr (kMaxPanels == 2) {
-    if (panels == 2) return compute_panels<Panel, 2, MaxRows>(tile, rows);
-  }
-  compute_panels<Panel, 1, MaxRows>(tile, rows);
-}
-
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 template <class Panel>
-Tile tile_of(const PackedMatrix& matrix, const LinearCall& call, int64_t first_row, int64_t first_panel) {
+Tile tile_of(const PackedMatrix& matrix, const LinearCall& call, int64_t first_row, int64_t first_panel,
+             int64_t panels) {
   const int64_t output = kPanel * first_panel;
   Tile tile;
   tile.steps = (matrix.columns + Panel::kColumns - 1) / Panel::kColumns;
@@ -162,7 +168,7 @@ Tile tile_of(const PackedMatrix& matrix, const LinearCall& call, int64_t first_r
   tile.bias = call.bias == nullptr ? nullptr : call.bias + output;
   tile.y = call.y + first_row * call.y_stride + output;
   tile.y_stride = call.y_stride;
-  tile.outputs = smaller(matrix.rows - output, kPanel * kMaxPanels);
+  tile.outputs = smaller(matrix.rows - output, kPanel * panels);
   tile.relu = call.relu;
   return tile;
 }
@@ -182,15 +188,14 @@ const float* scaled_rows(const PackedMatrix& matrix, const LinearCall& call, int
 
 template <class Panel>
 void few_rows(const PackedMatrix& matrix, LinearCall call) {
-  constexpr int kMaxFewRows = kWidenInRegisters < kMaxRows ? kWidenInRegisters : kMaxRows;
   if (matrix.column_scale != nullptr || matrix.columns % Panel::kColumns != 0) {
     const int64_t stride = (matrix.columns + Panel::kColumns - 1) / Panel::kColumns * Panel::kColumns;
     call.x = scaled_rows(matrix, call, stride);
     call.x_stride = stride;
   }
   const int64_t panels = (matrix.rows + kPanel - 1) / kPanel;
-  for (int64_t p = 0; p < panels; p += kMaxPanels) {
-    compute_panels<Panel, kMaxFewRows>(tile_of<Panel>(matrix, call, 0, p), smaller(panels - p, kMaxPanels), call.rows);
+  for (int64_t p = 0; p < panels; ++p) {
+    compute_panels<Panel, 1>(FewTiles(), tile_of<Panel>(matrix, call, 0, p, 1), call.rows);
   }
 }
 
@@ -223,7 +228,7 @@ void many_rows(const PackedMatrix& matrix, const LinearCall& call) {
     const int64_t rows = smaller(call.rows - first, kLinearRows);
     for (int64_t p = 0; p < panels; p += kMaxPanels) {
       const int64_t count = smaller(panels - p, kMaxPanels);
-      Tile tile = tile_of<Panel>(matrix, call, first, p);
+      Tile tile = tile_of<Panel>(matrix, call, first, p, count);
       if constexpr (Panel::kColumns > 1) {
         for (int64_t one = 0; one < count; ++one) {
           widen_panel<Panel>(matrix, tile.panels + kStepBytes * tile.steps * one,
@@ -232,7 +237,11 @@ void many_rows(const PackedMatrix& matrix, const LinearCall& call) {
         tile.panels = reinterpret_cast<const char*>(call.scratch);
         tile.steps = matrix.columns;
       }
-      compute_panels<FloatPanel, kMaxRows>(tile, count, rows);
+      if (count == kMaxPanels) {
+        compute_panels<FloatPanel, kMaxPanels>(FullTiles(), tile, rows);
+      } else {
+        compute_panels<FloatPanel, 1>(LastTiles(), tile, rows);
+      }
     }
   }
 }
@@ -262,7 +271,7 @@ void row_major_linear(const PackedMatrix& matrix, const LinearCall& call) {
 
 template <class Panel>
 void integer_linear(const PackedMatrix& matrix, const LinearCall& call) {
-  call.rows <= kWidenInRegisters ? few_rows<Panel>(matrix, call) : many_rows<Panel>(matrix, call);
+  call.rows <= FewTiles::kMost ? few_rows<Panel>(matrix, call) : many_rows<Panel>(matrix, call);
 }
 
 void linear(const PackedMatrix& matrix, const LinearCall& call) {

@@ -15,7 +15,10 @@ struct Codes {
   int32_t word[16];
 };
 
-constexpr int kMaxRows = 3, kMaxPanels = 1, kWidenInRegisters = 1, kSums = 2;
+constexpr int kMaxPanels = 1, kSums = 2;
+using FullTiles = Heights<3, 2, 1>;
+using LastTiles = FullTiles;
+using FewTiles = Heights<1>;
 
 AFM_INLINE Lanes zero() { return {}; }
 AFM_INLINE Lanes broadcast(const float* x) {

@@ -97,11 +97,8 @@ void gather_rows(const FieldTable& table, const int32_t* ids, int64_t id_stride,
     if (r + kRowsAhead < rows) prefetch_row(table, ids[(r + kRowsAhead) * id_stride]);
     const int64_t id = ids[r * id_stride];
     float* wide_of_row = wide == nullptr ? nullptr : wide + r;
-    if (id < first.end) {
-      read_row<Table>(table, first, id, values + r * value_stride, wide_of_row);
-    } else {
-      read_row<Table>(table, later_tier(table, id), id, values + r * value_stride, wide_of_row);
-    }
+    const TierRows tier = id < first.end ? first : later_tier(table, id);
+    read_row<Table>(table, tier, id, values + r * value_stride, wide_of_row);
   }
 }
 

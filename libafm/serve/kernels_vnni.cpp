@@ -144,62 +144,73 @@ struct Int4 {
   }
 };
 
-// One panel of one row.
-AFM_INLINE void finish_one(const Rows& rows, int64_t row, int64_t output, __m512i high, __m512i middle, __m512i low) {
-  const __mmask16 mask = first(rows.matrix.rows - output);
-  __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(middle), _mm512_set1_ps(256), _mm512_cvtepi32_ps(low));
-  y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(high, _mm512_loadu_si512(rows.matrix.offsets + output))),
-                      _mm512_set1_ps(65536), y);
-  __m512 scale = _mm512_set1_ps(rows.x.step[row]);
-  if (rows.matrix.row_scale != nullptr) scale = _mm512_mul_ps(scale, _mm512_loadu_ps(rows.matrix.row_scale + output));
-  y = _mm512_mul_ps(y, scale);
-  if (rows.call.bias != nullptr) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, rows.call.bias + output));
-  if (rows.call.relu) y = _mm512_max_ps(_mm512_setzero_ps(), y);
-  _mm512_mask_storeu_ps(rows.call.y + row * rows.call.y_stride + output, mask, y);
-}
+struct Place {
+  int64_t row, panel;
+};
 
-template <int R, int P, int I = 0>
-AFM_INLINE void finish(const Rows& rows, int64_t row, int64_t output, const Sums<R, P>& sums) {
-  if constexpr (I < R * P) {
-    constexpr int kRow = I / P, kAt = I % P;
-    finish_one(rows, row + kRow, output + kPanel * kAt, sums.of[3 * kRow][kAt], sums.of[3 * kRow + 1][kAt],
-               sums.of[3 * kRow + 2][kAt]);
-    finish<R, P, I + 1>(rows, row, output, sums);
+// Sums [rows][3][panels] of a tile become outputs. Not unrolled: all shapes of tiles share it.
+__attribute__((noinline)) void finish(const Rows& rows, Place first_of, const __m512i* sums, int count, int panels) {
+  for (int p = 0; p < panels; ++p) {
+    const int64_t output = kPanel * (first_of.panel + p);
+    const __mmask16 mask = first(rows.matrix.rows - output);
+    const __m512i offset = _mm512_loadu_si512(rows.matrix.offsets + output);
+    const __m512 scale =
+        rows.matrix.row_scale == nullptr ? _mm512_set1_ps(1) : _mm512_loadu_ps(rows.matrix.row_scale + output);
+    const __m512 bias =
+        rows.call.bias == nullptr ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, rows.call.bias + output);
+    for (int r = 0; r < count; ++r) {
+      const __m512i *high = sums + 3 * panels * r + p, *middle = high + panels, *low = middle + panels;
+      __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(*middle), _mm512_set1_ps(256), _mm512_cvtepi32_ps(*low));
+      y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(*high, offset)), _mm512_set1_ps(65536), y);
+      y = _mm512_mul_ps(y, _mm512_mul_ps(scale, _mm512_set1_ps(rows.x.step[first_of.row + r])));
+      y = _mm512_add_ps(y, bias);
+      if (rows.call.relu) y = _mm512_max_ps(_mm512_setzero_ps(), y);
+      _mm512_mask_storeu_ps(rows.call.y + (first_of.row + r) * rows.call.y_stride + output, mask, y);
+    }
   }
 }
 
 template <class Weights, int R, int P>
-void compute_tile(const Rows& rows, int64_t row, int64_t panel) {
+void compute_tile(const Rows& rows, Place place) {
   const int64_t steps = (rows.matrix.columns + Weights::kColumns - 1) / Weights::kColumns;
-  const char* panels = static_cast<const char*>(rows.matrix.elements) + kStepBytes * steps * panel;
-  const uint8_t* x = rows.x.bytes + 3 * rows.x.stride * row;
+  const char* panels = static_cast<const char*>(rows.matrix.elements) + kStepBytes * steps * place.panel;
+  const uint8_t* x = rows.x.bytes + 3 * rows.x.stride * place.row;
   Sums<R, P> sums = {};
   for (int64_t s = 0; s < steps; ++s) {
     __m512i codes[P];
     AFM_UNROLL for (int p = 0; p < P; ++p) codes[p] = _mm512_loadu_si512(panels + kStepBytes * (s + p * steps));
     Weights::template add<R, P>(codes, x + Weights::kColumns * s, rows.x.stride, sums);
   }
-  finish<R, P>(rows, row, kPanel * panel, sums);
+  __m512i totals[3 * R * P];
+  AFM_UNROLL for (int i = 0; i < 3 * R; ++i) {
+    AFM_UNROLL for (int p = 0; p < P; ++p) totals[i * P + p] = sums.of[i][p];
+  }
+  finish(rows, place, totals, R, P);
 }
 
+template <class Weights>
+void compute_row(const Rows& rows, int64_t row) {
+  const int64_t panels = (rows.matrix.rows + kPanel - 1) / kPanel;
+  int64_t panel = 0;
+  for (; panel + 4 <= panels; panel += 4) compute_tile<Weights, 1, 4>(rows, {row, panel});
+  for (; panel < panels; ++panel) compute_tile<Weights, 1, 1>(rows, {row, panel});
+}
+
+// All rows but the last of an odd number.
 template <class Weights, int P>
 void compute_panels(const Rows& rows, int64_t panel) {
   int64_t row = 0;
-  for (; row + kMaxRows <= rows.call.rows; row += kMaxRows) compute_tile<Weights, kMaxRows, P>(rows, row, panel);
-  if (row + 2 <= rows.call.rows) {
-    compute_tile<Weights, 2, P>(rows, row, panel);
-    row += 2;
-  }
-  if (row < rows.call.rows) compute_tile<Weights, 1, P>(rows, row, panel);
+  for (; row + kMaxRows <= rows.call.rows; row += kMaxRows) compute_tile<Weights, kMaxRows, P>(rows, {row, panel});
+  if (row + 2 <= rows.call.rows) compute_tile<Weights, 2, P>(rows, {row, panel});
 }
 
 template <class Weights>
 void compute_block(const Rows& rows) {
   const int64_t panels = (rows.matrix.rows + kPanel - 1) / kPanel;
   int64_t panel = 0;
-  for (; rows.call.rows == 1 && panel + 4 <= panels; panel += 4) compute_tile<Weights, 1, 4>(rows, 0, panel);
   for (; panel + 2 <= panels; panel += 2) compute_panels<Weights, 2>(rows, panel);
   if (panel < panels) compute_panels<Weights, 1>(rows, panel);
+  if (rows.call.rows % 2 != 0) compute_row<Weights>(rows, rows.call.rows - 1);
 }
 
 // At most kBlock rows.
