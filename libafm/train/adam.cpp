@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include "libafm/train/finite_check.h"
 #include "libafm/train/fused.h"
 #include "libafm/train/optimizer_state.h"
 #include "libafm/train/step_history.h"
@@ -72,6 +73,16 @@ void Adam::zero_grad() {
     }
   }
   if (!gradients.empty()) at::_foreach_zero_(gradients);
+}
+
+std::string Adam::parameter_without_finite_gradient() const {
+  for (const auto& [group, means, squares, steps] : groups_) {
+    for (std::size_t i = 0; i < group.parameters.size(); ++i) {
+      const at::Tensor& gradient = group.parameters[i].grad();
+      if (gradient.defined() && !has_finite_norm(gradient)) return group.names[i];
+    }
+  }
+  return {};
 }
 
 TensorMap Adam::state() const {

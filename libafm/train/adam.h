@@ -2,6 +2,7 @@
 
 // Adam with dense semantics through ATen's fused step (one call for all tensors of a group, on the CPU and on a GPU).
 
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -19,6 +20,7 @@ class Adam final : public Optimizer {
   void step(double learning_rate) override;  // a parameter without a gradient is left alone
   bool read_rate_from(const at::Tensor& rate) override;
   void zero_grad() override;  // in place: their memory is kept
+  std::string parameter_without_finite_gradient() const override;
 
   TensorMap state() const override;  // "<name>.mean", "<name>.square", "<name>.step"
   void load_state(const TensorMap& state, std::string_view where) override;

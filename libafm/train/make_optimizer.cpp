@@ -43,6 +43,12 @@ class JointOptimizer final : public Optimizer {
   void zero_grad() override {
     for (const auto& part : parts_) part->zero_grad();
   }
+  std::string parameter_without_finite_gradient() const override {
+    for (const auto& part : parts_) {
+      if (std::string name = part->parameter_without_finite_gradient(); !name.empty()) return name;
+    }
+    return {};
+  }
   void flush() override {
     for (const auto& part : parts_) part->flush();
   }

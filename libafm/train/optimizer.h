@@ -28,6 +28,9 @@ class Optimizer {
   virtual void step(double learning_rate) = 0;  // uses the gradients of the last backward pass
   virtual void zero_grad() = 0;                 // before the next one
 
+  // On the CPU, before step(): a parameter whose gradient, or the sum of its squares, is not finite. Empty: none.
+  virtual std::string parameter_without_finite_gradient() const { return {}; }
+
   // From now on step() reads the learning rate from `rate` ([1] float32 on the device of the parameters) and not from
   // its argument, so that a recorded step can be repeated with another one. False where it cannot.
   virtual bool read_rate_from(const at::Tensor& rate) { return !rate.defined(); }

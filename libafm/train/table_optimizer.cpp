@@ -1,9 +1,12 @@
 #include "libafm/train/table_optimizer.h"
 
+#include <algorithm>
 #include <unordered_map>
 #include <utility>
 
 #include <ATen/ATen.h>
+
+#include "libafm/train/finite_check.h"
 
 namespace afm {
 namespace {
@@ -110,6 +113,15 @@ void TableOptimizer::step(double learning_rate) {
   } else {
     step_rows(merged(parts), learning_rate);
   }
+}
+
+std::string TableOptimizer::parameter_without_finite_gradient() const {
+  const auto is_finite = [](const nn::TouchedField& field) { return has_finite_norm(field.gradient); };
+  bool finite = !table_.grad().defined() || has_finite_norm(table_.grad());
+  if (inbox_) {
+    for (const auto& part : inbox_->gradients()) finite = finite && std::ranges::all_of(part->fields, is_finite);
+  }
+  return finite ? std::string() : name_;
 }
 
 void TableOptimizer::zero_grad() {

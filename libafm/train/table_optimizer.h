@@ -17,6 +17,7 @@ class TableOptimizer : public Optimizer {
  public:
   void step(double learning_rate) final;
   void zero_grad() final;
+  std::string parameter_without_finite_gradient() const final;
   ~TableOptimizer() override;
 
  protected:
