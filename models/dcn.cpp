@@ -7,6 +7,7 @@
 #include <ATen/ATen.h>
 
 #include "libafm/core/options_json.h"
+#include "libafm/nn/linear_relu.h"
 #include "models/features.h"
 #include "models/folding.h"
 
@@ -83,7 +84,7 @@ void DCNImpl::add_cross(int64_t width) {
 at::Tensor DCNImpl::features_of(const Batch& batch) {
   const int64_t dense = schema().dense_count();
   if (const auto fused = fused_features(*embedding, batch, dense, /*interaction=*/false)) {
-    return fused->input.to(dtype());  // the cross network multiplies up to the power of its depth
+    return fused->input;
   }
   const at::Tensor read = read_of(*embedding, embedding->lookup(batch.ids), batch.ids);
   return concatenate(read, dense_features(batch, dense, read));
@@ -95,9 +96,19 @@ at::Tensor DCNImpl::forward(const Batch& batch) {
     const at::Tensor crossed = latent_cross->forward(x0);
     return mlp ? crossed + head->forward(mlp->forward(x0)).squeeze(1) : crossed;
   }
+  return head->is_plain() ? logits_in_parts(x0) : head->forward(head_input(x0)).squeeze(1);
+}
+
+at::Tensor DCNImpl::head_input(const at::Tensor& x0) {
   const at::Tensor crossed = cross->forward(x0);
-  const at::Tensor joined = mlp ? at::cat({crossed, mlp->forward(x0)}, 1) : crossed;
-  return head->forward(joined).squeeze(1);
+  return mlp ? at::cat({crossed, mlp->forward(x0)}, 1) : crossed;
+}
+
+at::Tensor DCNImpl::logits_in_parts(const at::Tensor& features) {
+  const int64_t crossed = cross->options.in_features, deep = head->options.in_features - crossed;
+  const auto [x0, score] = cross->project(features, head->weight.narrow(1, 0, crossed));
+  if (!mlp) return score + head->bias;
+  return score + nn::linear_row(mlp->forward(x0), head->weight.narrow(1, crossed, deep), head->bias);
 }
 
 std::string DCNImpl::options_json() const { return to_json(options).dump(); }

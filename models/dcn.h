@@ -63,7 +63,9 @@ class DCNImpl : public Model {
 
  private:
   void add_cross(int64_t width);
-  at::Tensor features_of(const Batch& batch);  // [B, F D + Q], of a folded embedding [B, K + Q]
+  at::Tensor features_of(const Batch& batch);        // [B, F D + Q], of a folded embedding [B, K + Q]
+  at::Tensor head_input(const at::Tensor& x0);       // [cross(x0), mlp(x0)]
+  at::Tensor logits_in_parts(const at::Tensor& x0);  // the same logits [B], the parts never put side by side
 };
 TORCH_MODULE(DCN);
 

@@ -2,19 +2,22 @@
 
 #include "libafm/cuda/activation.h"
 #include "libafm/cuda/shapes.cuh"
+#include "libafm/cuda/stripes.h"
 
 namespace afm::cuda {
 namespace {
 
-constexpr int kVectors = 64, kRowsAtOnce = 4;    // threads of a block: side by side, and rows that they work on
-constexpr int kSumColumns = 32, kSumParts = 16;  // of the second launch
-constexpr int64_t kMostStripes = 264, kRowsPerStripe = 16;
+constexpr int kVectors = 64, kRowsAtOnce = 4;  // threads of a block: side by side, and rows that they work on
 
-int64_t stripes_of(int64_t rows) { return std::clamp<int64_t>(rows / kRowsPerStripe, 1, kMostStripes); }
+struct ReluGate {
+  __device__ static float through(float gradient, float gate) { return gate > 0 ? gradient : 0.0F; }
+};
+struct FactorGate {
+  __device__ static float through(float gradient, float gate) { return gradient * gate; }
+};
 
-// Each stripe of rows leaves the sums of its columns in parts [stripes, columns].
-template <typename T, int kCount>
-__global__ void __launch_bounds__(kVectors* kRowsAtOnce) relu_kernel(const ReluGradient task, float* parts) {
+template <typename Gate, typename T, int kCount>
+__global__ void __launch_bounds__(kVectors* kRowsAtOnce) gate_kernel(const GateGradient task, float* parts) {
   using V = Vector<T, kCount>;
   __shared__ float sums[kRowsAtOnce][kVectors * kCount + 1];
   const int64_t column = (static_cast<int64_t>(blockIdx.x) * kVectors + threadIdx.x) * kCount;
@@ -25,10 +28,10 @@ __global__ void __launch_bounds__(kVectors* kRowsAtOnce) relu_kernel(const ReluG
     for (int64_t row = blockIdx.y * kRowsAtOnce + threadIdx.y; row < task.rows; row += step) {
       const int64_t at = row * task.columns + column;
       V gradient = *reinterpret_cast<const V*>(static_cast<const T*>(task.incoming) + at);
-      const V output = *reinterpret_cast<const V*>(static_cast<const T*>(task.output) + at);
+      const V gate = *reinterpret_cast<const V*>(static_cast<const T*>(task.gate) + at);
 #pragma unroll
       for (int i = 0; i < kCount; ++i) {
-        if (!(to_float(output.values[i]) > 0)) store(&gradient.values[i], 0.0F);
+        store(&gradient.values[i], Gate::through(to_float(gradient.values[i]), to_float(gate.values[i])));
         sum[i] += to_float(gradient.values[i]);
       }
       *reinterpret_cast<V*>(static_cast<T*>(task.outgoing) + at) = gradient;
@@ -47,32 +50,28 @@ __global__ void __launch_bounds__(kVectors* kRowsAtOnce) relu_kernel(const ReluG
   }
 }
 
-__global__ void __launch_bounds__(kSumColumns* kSumParts)
-    sum_parts_kernel(const float* parts, int stripes, int64_t columns, float* to) {
-  __shared__ float sums[kSumParts][kSumColumns];
-  const int64_t column = static_cast<int64_t>(blockIdx.x) * kSumColumns + threadIdx.x;
-  float sum = 0;
-  if (column < columns) {
-#pragma unroll 8
-    for (int stripe = threadIdx.y; stripe < stripes; stripe += kSumParts) sum += parts[stripe * columns + column];
-  }
-  sums[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.y > 0 || column >= columns) return;
-  for (int part = 1; part < kSumParts; ++part) sum += sums[part][threadIdx.x];
-  to[column] = sum;
-}
-
-template <typename T, int kCount>
-Status launch_relu(const ReluGradient& task, Stream stream) {
+template <typename Gate, typename T, int kCount>
+Status launch_gate(const GateGradient& task, Stream stream) {
   auto* parts = static_cast<float*>(task.scratch);
   const auto stripes = static_cast<unsigned>(stripes_of(task.rows));
   const dim3 grid(blocks_for(task.columns, kVectors * kCount), stripes), block(kVectors, kRowsAtOnce);
-  relu_kernel<T, kCount><<<grid, block, 0, stream>>>(task, parts);
+  gate_kernel<Gate, T, kCount><<<grid, block, 0, stream>>>(task, parts);
   if (const auto status = cudaGetLastError(); status != cudaSuccess) return status;
-  sum_parts_kernel<<<blocks_for(task.columns, kSumColumns), dim3(kSumColumns, kSumParts), 0, stream>>>(
-      parts, static_cast<int>(stripes), task.columns, task.bias);
-  return cudaGetLastError();
+  return sum_parts(parts, stripes, task.columns, task.bias, stream);
+}
+
+bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+
+template <typename Gate>
+Status gate_gradient(const GateGradient& task, Stream stream) {
+  if (task.columns == 0) return cudaSuccess;
+  return with_element(task.element, [&](auto element) {
+    using T = decltype(element);
+    constexpr int kWide = 16 / sizeof(T);
+    const bool wide =
+        task.columns % kWide == 0 && is_aligned(task.incoming) && is_aligned(task.gate) && is_aligned(task.outgoing);
+    return wide ? launch_gate<Gate, T, kWide>(task, stream) : launch_gate<Gate, T, 1>(task, stream);
+  });
 }
 
 constexpr int kRoundThreads = 256;
@@ -97,10 +96,10 @@ __global__ void __launch_bounds__(kVectors* kRowsAtOnce) row_kernel(const Row ta
 #pragma unroll 4
   for (int64_t c = threadIdx.x % kWarp; c < task.columns; c += kWarp) sum += to_float(x[c]) * task.weight[c];
   for (int apart = kWarp / 2; apart > 0; apart /= 2) sum += __shfl_xor_sync(0xffffffffU, sum, apart);
-  if (threadIdx.x % kWarp == 0) y[row] = sum + *task.bias;
+  if (threadIdx.x % kWarp == 0) y[row] = task.bias != nullptr ? sum + *task.bias : sum;
 }
 
-// As relu_kernel: parts [stripes, columns + 1] are those of the weight, then the bias.
+// As gate_kernel: parts [stripes, columns + 1] are those of the weight, then the bias.
 template <typename T, int kCount>
 __global__ void __launch_bounds__(kVectors* kRowsAtOnce)
     row_gradient_kernel(const Row task, const RowGradient gradient, float* parts) {
@@ -153,12 +152,8 @@ Status launch_row_gradient(const Row& task, const RowGradient& gradient, Stream 
   const dim3 grid(blocks_for(task.columns, kVectors * kCount), stripes), block(kVectors, kRowsAtOnce);
   row_gradient_kernel<T, kCount><<<grid, block, 0, stream>>>(task, gradient, parts);
   if (const auto status = cudaGetLastError(); status != cudaSuccess) return status;
-  sum_parts_kernel<<<blocks_for(task.columns + 1, kSumColumns), dim3(kSumColumns, kSumParts), 0, stream>>>(
-      parts, static_cast<int>(stripes), task.columns + 1, gradient.to_weight);
-  return cudaGetLastError();
+  return sum_parts(parts, stripes, task.columns + 1, gradient.to_weight, stream);
 }
-
-bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
 constexpr int kLossThreads = 256;
 constexpr int64_t kMostLossBlocks = 256;
@@ -201,20 +196,9 @@ static_assert(kMostLossBlocks <= kLossThreads);
 
 }  // namespace
 
-size_t relu_scratch(int64_t rows, int64_t columns) {
-  return static_cast<size_t>(stripes_of(rows) * columns) * sizeof(float);
-}
+Status relu_gradient(const GateGradient& task, Stream stream) { return gate_gradient<ReluGate>(task, stream); }
 
-Status relu_gradient(const ReluGradient& task, Stream stream) {
-  if (task.columns == 0) return cudaSuccess;
-  return with_element(task.element, [&](auto element) {
-    using T = decltype(element);
-    constexpr int kWide = 16 / sizeof(T);
-    const bool wide =
-        task.columns % kWide == 0 && is_aligned(task.incoming) && is_aligned(task.output) && is_aligned(task.outgoing);
-    return wide ? launch_relu<T, kWide>(task, stream) : launch_relu<T, 1>(task, stream);
-  });
-}
+Status factor_gradient(const GateGradient& task, Stream stream) { return gate_gradient<FactorGate>(task, stream); }
 
 Status round_pair(const Rounding& task, Stream stream) {
   const int64_t total = task.first_count + task.second_count;

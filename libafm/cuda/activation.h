@@ -1,25 +1,27 @@
 #pragma once
 
-// Private: the backward pass of bias and ReLU, layers of one output, and the logloss on a GPU. All pointers are device
-// memory.
+// Private: the backward pass of bias and ReLU or a factor, layers of one output, and the logloss on a GPU. All pointers
+// are device memory.
 
 #include <cstddef>
 #include <cstdint>
 
 #include "libafm/cuda/status.h"
+#include "libafm/cuda/stripes.h"
 
 namespace afm::cuda {
 
-struct ReluGradient {
-  const void *incoming, *output;  // [rows, columns] of `element`: gradient of relu(z), and relu(z)
-  void* outgoing;                 // [rows, columns] gradient of z; may be `incoming`
-  float* bias;                    // [columns] its sums over rows, in an order of their own: equal input, equal bits
+// A gradient that passes a gate, and its sums over rows.
+struct GateGradient {
+  const void *incoming, *gate;  // [rows, columns] of `element`
+  void* outgoing;               // [rows, columns]; may be `incoming`
+  float* bias;                  // [columns] sums of `outgoing`
   int64_t rows, columns;
   Element element;
-  void* scratch;  // relu_scratch() bytes
+  void* scratch;  // parts_bytes(rows, columns)
 };
-size_t relu_scratch(int64_t rows, int64_t columns);
-Status relu_gradient(const ReluGradient& task, Stream stream);
+Status relu_gradient(const GateGradient& task, Stream stream);    // gate relu(z): through where it is positive
+Status factor_gradient(const GateGradient& task, Stream stream);  // of gate * z: times the gate
 
 // float32 -> bfloat16, two arrays in one launch: a layer's weight and bias.
 struct Rounding {
@@ -33,7 +35,7 @@ Status round_pair(const Rounding& task, Stream stream);
 struct Row {
   const void* x;        // [rows, columns] of `element`
   const float* weight;  // [columns]
-  const float* bias;    // [1]
+  const float* bias;    // [1]; null: zero
   int64_t rows, columns;
   Element element;
 };
@@ -43,7 +45,7 @@ struct RowGradient {
   const float* incoming;
   void* to_x;
   float* to_weight;
-  void* scratch;  // relu_scratch(rows, columns + 1) bytes
+  void* scratch;  // parts_bytes(rows, columns + 1)
 };
 Status row_backward(const Row& task, const RowGradient& gradient, Stream stream);
 

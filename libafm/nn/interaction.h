@@ -38,10 +38,19 @@ class CrossNetImpl : public torch::nn::Cloneable<CrossNetImpl> {
   void reset() override;
   std::shared_ptr<torch::nn::Module> clone(const std::optional<torch::Device>& device = std::nullopt) const override;
   at::Tensor forward(const at::Tensor& x0);  // [B, n] -> [B, n]
+  // forward(x0) row' [B] for a row [1, n] of a layer behind; the vector form need not compute forward() for it. And x0
+  // itself: who else reads it takes it from here, so that on a GPU the gradients of both meet in one pass.
+  struct Projection {
+    at::Tensor x0, score;
+  };
+  Projection project(const at::Tensor& x0, const at::Tensor& row);
 
   CrossNetOptions options;
   at::Tensor weight, bias;     // kVector: [L, n], [L, n]
   std::vector<Linear> layers;  // kMatrix: layers.0, ...
+
+ private:
+  Projection cross_with_matrices(const at::Tensor& x0);  // with forward(x0) as the score
 };
 TORCH_MODULE(CrossNet);
 

@@ -70,7 +70,7 @@ void LinearImpl::pretty_print(std::ostream& stream) const {
 at::Tensor LinearImpl::forward(const at::Tensor& x) {
   TORCH_CHECK(x.dim() >= 1 && x.size(-1) == options.in_features, "Linear: expected [*, ", options.in_features,
               "], got ", x.sizes());
-  if (is_dense() && options.out_features == 1 && bias.defined() && !first_integers_ && !has_hook()) {
+  if (is_plain() && options.out_features == 1) {
     if (const auto fused = fused_linear_row(x, weight, bias)) return *fused;
   }
   // Mixed precision (EmbeddingImpl::feature_type): weights stay float32 and are rounded where they meet their input.
@@ -90,7 +90,12 @@ at::Tensor LinearImpl::forward(const at::Tensor& x) {
 }
 
 at::Tensor LinearImpl::forward_relu(const at::Tensor& x) {
-  if (is_dense() && bias.defined() && !first_integers_ && !has_hook()) {
+at::Tensor linear_row(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  if (const auto fused = fused_linear_row(x, weight, bias)) return fused->squeeze(1);
+  return at::linear(x, weight, bias.defined() ? std::optional(bias) : std::nullopt).squeeze(1);
+}
+
+  if (is_plain()) {
     if (const auto y = fused_linear_relu(x, weight, bias)) return *y;
   }
   return forward(x).relu_();

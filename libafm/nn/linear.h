@@ -58,6 +58,8 @@ class LinearImpl : public torch::nn::Cloneable<LinearImpl>, public Layer {
   at::Tensor forward_relu(const at::Tensor& x);  // relu(forward(x)), in one pass where that exists
 
   bool is_dense() const override { return !options.rank.has_value(); }
+  // Whether forward() is weight and bias alone, with nobody watching: then others may do it in a pass of theirs.
+  bool is_plain() const { return is_dense() && bias.defined() && !first_integers_ && !has_hook(); }
   LayerPlan plan() const override;
   void reshape(const LayerPlan& plan) override;
   // Becomes the pair `factors`; weight and bias are gone. dtype and device of the layer are kept.

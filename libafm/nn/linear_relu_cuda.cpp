@@ -1,4 +1,4 @@
-#include <utility>
+#include <optional>
 
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -8,33 +8,13 @@
 #include "libafm/nn/cpu_kernels.h"
 #include "libafm/nn/cuda_launch.h"
 #include "libafm/nn/linear_relu.h"
+#include "libafm/nn/mixed_product.h"
 
 namespace afm::nn {
 namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-// The product a' b in float32, whatever the type of a and b.
-at::Tensor float_product(const at::Tensor& a, const at::Tensor& b) {
-  return a.scalar_type() == at::kFloat ? at::mm(a.t(), b) : at::mm(a.t(), b, at::kFloat);
-}
-
-// weight and bias in the type of what they meet.
-std::pair<at::Tensor, at::Tensor> fitting(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType type) {
-  if (type == at::kFloat) return {weight, bias};
-  if (!weight.is_contiguous() || !bias.is_contiguous()) return {weight.to(type), bias.to(type)};
-  const at::Tensor to_weight = at::empty(weight.sizes(), weight.options().dtype(type));
-  const at::Tensor to_bias = at::empty(bias.sizes(), bias.options().dtype(type));
-  check_launch(cuda::round_pair({.first = weight.const_data_ptr<float>(),
-                                 .second = bias.const_data_ptr<float>(),
-                                 .to_first = to_weight.mutable_data_ptr(),
-                                 .to_second = to_bias.mutable_data_ptr(),
-                                 .first_count = weight.numel(),
-                                 .second_count = bias.numel()},
-                                stream_of(weight)));
-  return {to_weight, to_bias};
-}
 
 struct LinearRelu : torch::autograd::Function<LinearRelu> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
@@ -54,9 +34,9 @@ struct LinearRelu : torch::autograd::Function<LinearRelu> {
     const at::Tensor gradient = incoming[0].to(y.scalar_type()).contiguous();
     const at::Tensor before = at::empty_like(y);
     const at::Tensor bias = at::empty({y.size(1)}, y.options().dtype(at::kFloat));
-    const at::Tensor scratch = bytes_like(cuda::relu_scratch(y.size(0), y.size(1)), y);
+    const at::Tensor scratch = bytes_like(cuda::parts_bytes(y.size(0), y.size(1)), y);
     check_launch(cuda::relu_gradient({.incoming = gradient.const_data_ptr(),
-                                      .output = y.const_data_ptr(),
+                                      .gate = y.const_data_ptr(),
                                       .outgoing = before.mutable_data_ptr(),
                                       .bias = floats_of(bias),
                                       .rows = y.size(0),
@@ -72,8 +52,9 @@ struct LinearRelu : torch::autograd::Function<LinearRelu> {
 
 struct LinearRow : torch::autograd::Function<LinearRow> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
-                            const at::Tensor& bias) {
+                            const std::optional<at::Tensor>& given_bias) {
     const c10::cuda::CUDAGuard guard(x.device());
+    const at::Tensor bias = given_bias.value_or(at::Tensor());
     const at::Tensor y = at::empty({x.size(0), 1}, weight.options());
     check_launch(cuda::row_forward(row_of(x, weight, bias), floats_of(y), stream_of(x)));
     context->save_for_backward({x, weight, bias});
@@ -88,31 +69,26 @@ struct LinearRow : torch::autograd::Function<LinearRow> {
     const int64_t n = x.size(1);
     const at::Tensor gradient = incoming[0].contiguous(), to_x = at::empty_like(x);
     const at::Tensor sums = at::empty({n + 1}, weight.options());
-    const at::Tensor scratch = bytes_like(cuda::relu_scratch(x.size(0), n + 1), x);
+    const at::Tensor scratch = bytes_like(cuda::parts_bytes(x.size(0), n + 1), x);
     check_launch(cuda::row_backward(row_of(x, weight, bias),
                                     {.incoming = gradient.const_data_ptr<float>(),
                                      .to_x = to_x.mutable_data_ptr(),
                                      .to_weight = floats_of(sums),
                                      .scratch = scratch.mutable_data_ptr()},
                                     stream_of(x)));
-    return {to_x, sums.narrow(0, 0, n).view({1, n}), sums.narrow(0, n, 1)};
+    return {to_x, sums.narrow(0, 0, n).view({1, n}), bias.defined() ? sums.narrow(0, n, 1) : at::Tensor()};
   }
 
  private:
   static cuda::Row row_of(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
     return {.x = x.const_data_ptr(),
             .weight = weight.const_data_ptr<float>(),
-            .bias = bias.const_data_ptr<float>(),
+            .bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr,
             .rows = x.size(0),
             .columns = x.size(1),
             .element = element_of(x.scalar_type())};
   }
 };
-
-bool is_device_matrix(const at::Tensor& x) {
-  const bool fits = x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16;
-  return x.is_cuda() && fits && x.dim() == 2 && x.is_contiguous() && x.size(0) > 0;
-}
 
 }  // namespace
 
@@ -124,11 +100,11 @@ std::optional<at::Tensor> fused_linear_relu(const at::Tensor& x, const at::Tenso
 }
 
 std::optional<at::Tensor> fused_linear_row(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  if (!is_device_matrix(x) || weight.scalar_type() != at::kFloat || bias.scalar_type() != at::kFloat ||
-      !weight.is_contiguous()) {
+  if (!is_device_matrix(x) || weight.scalar_type() != at::kFloat || !weight.is_contiguous() ||
+      (bias.defined() && bias.scalar_type() != at::kFloat)) {
     return std::nullopt;
   }
-  return LinearRow::apply(x, weight, bias);
+  return LinearRow::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
 }
 
 }  // namespace afm::nn

@@ -1,6 +1,7 @@
 // A build without AFM_CUDA: nothing is fused on a GPU, and models go through lookup() and ATen.
 
 #include "libafm/nn/device_rows.h"
+#include "libafm/nn/fused_cross.h"
 #include "libafm/nn/linear_relu.h"
 
 namespace afm::nn {
@@ -16,6 +17,14 @@ std::optional<at::Tensor> fused_linear_relu(const at::Tensor&, const at::Tensor&
 }
 
 std::optional<at::Tensor> fused_linear_row(const at::Tensor&, const at::Tensor&, const at::Tensor&) {
+  return std::nullopt;
+}
+
+std::optional<FusedCross> fused_cross_row(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&) {
+  return std::nullopt;
+}
+
+std::optional<FusedCross> fused_cross_matrices(const at::Tensor&, const std::vector<at::Tensor>&) {
   return std::nullopt;
 }
 

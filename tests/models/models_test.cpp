@@ -38,6 +38,25 @@ TEST_CASE("every model gives one finite logit per row and a gradient to every pa
   }
 }
 
+TEST_CASE("DCN's head sees the parts side by side where somebody watches it, and the logits are the same") {
+  const std::string cross = GENERATE(as<std::string>{}, "vector", "matrix"), hidden = GENERATE("[]", "[8, 6]");
+  const auto model =
+      make_model("dcn", R"({"cross": ")" + cross + R"(", "init_std": 0.5, "hidden": )" + hidden + "}", click_schema());
+  model->to(torch::kFloat64);
+  model->eval();
+  auto& dcn = dynamic_cast<DCNImpl&>(*model);
+  const torch::NoGradGuard no_grad;
+  for (auto& parameter : dcn.cross->parameters()) parameter.normal_(0, 0.3);
+  dcn.head->bias.fill_(0.7);
+  const Batch batch = click_batch(20);
+  const at::Tensor in_parts = dcn.forward(batch);
+  at::Tensor seen;
+  dcn.head->set_output_hook([&](const at::Tensor& input, const at::Tensor&) { seen = input; });
+  CHECK(at::allclose(dcn.forward(batch), in_parts, 1e-10, 1e-12));
+  CHECK(seen.sizes() == at::IntArrayRef({20, dcn.head->options.in_features}));
+  CHECK_FALSE(at::allclose(dcn.forward(batch) + 1e-6, in_parts, 1e-10, 1e-12));
+}
+
 TEST_CASE("a model without dense features and one without hidden layers work") {
   const auto name = any_name();
   const auto without_dense = make_model(name, R"({"hidden": [4]})", click_schema(/*dense=*/0));

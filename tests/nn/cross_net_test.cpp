@@ -1,6 +1,7 @@
 #include <torch/torch.h>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_exception.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
 
 #include <cmath>
 
@@ -47,6 +48,27 @@ TEST_CASE("the cross network is its layers one after the other, in both forms") 
       const at::Tensor x0 = torch::randn({64, 7});
       CHECK(relative_error(net->forward(x0), by_definition(*net, x0)) < 1e-4);
       CHECK(relative_error(net->forward(x0) * 1.01, by_definition(*net, x0)) > 1e-4);
+    }
+  }
+}
+
+TEST_CASE("a cross network with a row behind it is the row of its output") {
+  torch::manual_seed(3);
+  for (const CrossForm form : {CrossForm::kVector, CrossForm::kMatrix}) {
+    for (const int64_t layers : {1, 3, 9}) {
+      CrossNet net = random_net({.in_features = 7, .layers = layers, .form = form});
+      net->to(at::kDouble);
+      for (const int64_t rows : {0, 1, 33}) {
+        const at::Tensor x0 = torch::randn({rows, 7}, at::kDouble), row = torch::randn({1, 7}, at::kDouble);
+        const at::Tensor expected = at::mv(by_definition(*net, x0), row[0]);
+        const auto [same, score] = net->project(x0, row);
+        CHECK(same.is_same(x0));
+        CHECK(score.sizes() == expected.sizes());
+        CHECK(relative_error(score, expected) < 1e-12);
+        if (rows > 0) CHECK(relative_error(score * 1.01, expected) > 1e-12);
+      }
+      CHECK_THROWS_WITH(net->project(torch::randn({2, 7}, at::kDouble), torch::randn({7}, at::kDouble)),
+                        Catch::Matchers::ContainsSubstring("CrossNet: expected a row [1, 7], got [7]"));
     }
   }
 }

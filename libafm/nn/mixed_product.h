@@ -1,0 +1,20 @@
+#pragma once
+
+// Private: products of float32 parameters with what a GPU holds in float32 or bfloat16. Only in a build with AFM_CUDA.
+
+#include <utility>
+
+#include <ATen/core/Tensor.h>
+
+namespace afm::nn {
+
+// float32 or bfloat16, [B, n], contiguous, with rows, on a GPU.
+bool is_device_matrix(const at::Tensor& x);
+
+// weight and bias in the type of what they meet.
+std::pair<at::Tensor, at::Tensor> fitting(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType type);
+
+// The product a' b in float32, whatever the type of a and b.
+at::Tensor float_product(const at::Tensor& a, const at::Tensor& b);
+
+}  // namespace afm::nn
