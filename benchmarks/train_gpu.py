@@ -1,12 +1,12 @@
-"""Training throughput of DeepFM on a GPU: libafm, the best stock PyTorch step, and the loop that CTR libraries run.
+"""Training throughput on a GPU: libafm's models, DeepFM's best stock PyTorch step, and the loop that CTR libraries run.
 
     python benchmarks/train_gpu.py --rows 1.3e6 33e6 --batches 4096 65536
 
 39 fields of Criteo's shape, power-law ids generated in memory, embedding 16, 400-400-400 without batch norm, row-wise
 Adagrad on the table, Adam on the rest, data resident on the device. All in one process on one card; medians, ratios,
 and the share of what the card's measured copy bandwidth and matrix rate allow: the time of the matrix products at that
-rate and of 10 kB a row at that bandwidth, one after the other. --profile lists the kernels of our step after
-the first table.
+rate and of 10 kB a row at that bandwidth, one after the other. --profile MODEL... lists the kernels of
+our step after the first table.
 """
 
 from __future__ import annotations
@@ -21,10 +21,16 @@ import afm
 import torch
 from peers.stock_deepfm import LoopStep, StockStep, rounds
 
-FIELDS, DIM, HIDDEN = 39, 16, [400, 400, 400]
+FIELDS, DIM, HIDDEN, CROSS_LAYERS = 39, 16, [400, 400, 400], 3
+OTHERS = {  # beside DeepFM
+    "WideDeep": lambda schema, **options: afm.WideDeep(schema, **options),
+    "DCN": lambda schema, **options: afm.DCN(schema, cross_layers=CROSS_LAYERS, **options),
+    "DCN-V2": lambda schema, **options: afm.DCN(schema, cross_layers=CROSS_LAYERS, cross="matrix", **options),
+}
 SMALL = [3, 4, 10, 15, 18, 24, 27, 30, 36, 49, 60, 80, 105, 120, 150, 200, 305, 500, 583, 633]
 SMALL += [1400, 2000, 3000, 4000, 5600, 8000, 10000, 12000, 14000]  # 29 fields; the other ten share the rest
 LARGE = [10, 8, 6, 5, 4, 3, 2, 2, 1, 1]
+MODELS = {"DeepFM": lambda schema, **options: afm.DeepFM(schema, **options), **OTHERS}
 KILOBYTES_PER_ROW = 10.0  # ids, rows of the table and their update, activations and their gradients
 
 
@@ -33,15 +39,15 @@ def cardinalities_of(rows: int) -> list[int]:
     return [*SMALL, *(rest * share // sum(LARGE) for share in LARGE)]
 
 
-def clicks(cardinalities: list[int], count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def clicks(cardinalities: list[int], count: int, device: str = "cuda") -> tuple[torch.Tensor, torch.Tensor]:
     """ids with P(v) ~ 1 / (v + 1), labels that depend on some of them: on the device."""
-    generator = torch.Generator("cuda").manual_seed(1)
-    ids = torch.empty(count, len(cardinalities), dtype=torch.int32, device="cuda")
+    generator = torch.Generator(device).manual_seed(1)
+    ids = torch.empty(count, len(cardinalities), dtype=torch.int32, device=device)
     for field, size in enumerate(cardinalities):
-        share = torch.rand(count, generator=generator, device="cuda", dtype=torch.float64)
+        share = torch.rand(count, generator=generator, device=device, dtype=torch.float64)
         ids[:, field] = (torch.pow(size + 1.0, share) - 1).clamp_(0, size - 1).int()
     odd = (ids[:, ::5] % 2).sum(1) - 3.5
-    labels = (torch.rand(count, generator=generator, device="cuda") < torch.sigmoid(odd - 1)).float()
+    labels = (torch.rand(count, generator=generator, device=device) < torch.sigmoid(odd - 1)).float()
     return ids, labels
 
 
@@ -76,9 +82,11 @@ def ceilings() -> tuple[float, dict[str, float]]:
     return bandwidth, rates
 
 
-def operations_per_row() -> int:
-    widths = [FIELDS * DIM, *HIDDEN, 1]
-    return 6 * sum(a * b for a, b in itertools.pairwise(widths))
+def operations_per_row(model: str = "DeepFM") -> int:
+    """Of the matrix products, forward and backward."""
+    width = FIELDS * DIM
+    cross = {"DCN": CROSS_LAYERS * width, "DCN-V2": CROSS_LAYERS * width**2}
+    return 6 * (cross.get(model, 0) + sum(a * b for a, b in itertools.pairwise([width, *HIDDEN, 1])))
 
 
 def afm_seconds(model, train_set, valid_set, batch: int, **options) -> float:
@@ -106,9 +114,11 @@ class Table:
         print("| rows | batch | step | ms | M rows/s | against stock | share of the ceilings |")
         print("|--:|--:|---|--:|--:|--:|--:|", flush=True)
 
-    def line(self, rows: int, batch: int, name: str, seconds: float, stock: float | None) -> None:
+    def line(
+        self, rows: int, batch: int, name: str, seconds: float, stock: float | None, model: str = "DeepFM"
+    ) -> None:
         kind = "bf16" if "bf16" in name else "tf32"
-        floor = batch * (operations_per_row() / self.rates[kind] + KILOBYTES_PER_ROW * 1e3 / self.bandwidth)
+        floor = batch * (operations_per_row(model) / self.rates[kind] + KILOBYTES_PER_ROW * 1e3 / self.bandwidth)
         ratio = f"{stock / seconds:.2f}x" if stock else ""
         speed = batch / seconds / 1e6
         print(
@@ -168,28 +178,28 @@ def measure(rows: int, batches: list[int], count: int, table: Table, every: bool
             seconds = attempt(name, lambda o=options, b=batch: afm_seconds(model, train_set, valid_set, b, **o))
             if seconds:
                 table.line(rows, batch, name, seconds, stock)
-        for kind in (afm.WideDeep, afm.DCN) if every else ():
+        for kind, build in OTHERS.items() if every else ():
 
-            def other_seconds(kind=kind, batch=batch) -> float:
-                other = kind(schema, embedding_dim=DIM, hidden=HIDDEN, batch_norm=False)
+            def other_seconds(build=build, batch=batch) -> float:
+                other = build(schema, embedding_dim=DIM, hidden=HIDDEN, batch_norm=False)
                 return afm_seconds(other, train_set, valid_set, batch, precision="bf16")
 
-            if seconds := attempt(kind.__name__, other_seconds):
-                table.line(rows, batch, f"libafm bf16 {kind.__name__}", seconds, None)
+            if seconds := attempt(kind, other_seconds):
+                table.line(rows, batch, f"libafm bf16, {kind}", seconds, None, kind)
         if every and batch < 20000:
             step = attempt("loop", lambda: LoopStep(cardinalities, DIM, HIDDEN, host))
             if step:
                 table.line(rows, batch, "FuxiCTR-style loop", rounds(step, order.cpu(), batch, 5), stock)
 
 
-def profile(rows: int, batch: int, count: int) -> None:
+def profile(rows: int, batch: int, count: int, kind: str) -> None:
     """Kernels of our step, by their share of the time."""
     cardinalities = cardinalities_of(rows)
     ids, labels = clicks(cardinalities, count)
     schema = schema_of(cardinalities)
     train_set = afm.Dataset.from_tensors(schema, ids.cpu(), label=labels.cpu())
     valid_set = afm.Dataset.from_tensors(schema, ids[:4096].cpu(), label=labels[:4096].cpu())
-    model = afm.DeepFM(schema, embedding_dim=DIM, hidden=HIDDEN, batch_norm=False)
+    model = MODELS[kind](schema, embedding_dim=DIM, hidden=HIDDEN, batch_norm=False)
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities, acc_events=True) as found:
         afm_seconds(model, train_set, valid_set, batch, epochs=2, precision="bf16")
@@ -200,7 +210,7 @@ def profile(rows: int, batch: int, count: int) -> None:
         if e.self_device_time_total > 0 and e.device_type.name == "CUDA" and "HtoD" not in e.key
     ]
     total = sum(e.self_device_time_total for e in kernels)
-    print(f"\nkernels at batch {batch:,}, {total / steps:.0f} us a step over {steps} steps (validation included)")
+    print(f"\nkernels of {kind} at batch {batch:,}: {total / steps:.0f} us a step, mean of {steps} with validation")
     for event in sorted(kernels, key=lambda e: -e.self_device_time_total)[:24]:
         name = event.key.replace("at::native::", "").replace("(anonymous namespace)::", "")
         print(f"{event.self_device_time_total / steps:8.1f} us {event.count / steps:6.2f}x  {name[:90]}")
@@ -211,7 +221,7 @@ def main() -> None:
     parser.add_argument("--rows", type=float, nargs="+", default=[1.3e6, 33e6], help="rows of the table")
     parser.add_argument("--batches", type=int, nargs="+", default=[4096, 65536])
     parser.add_argument("--samples", type=int, default=48 * 65536)
-    parser.add_argument("--profile", action="store_true", help="list the kernels of our step")
+    parser.add_argument("--profile", nargs="+", choices=list(MODELS), default=[], help="list the kernels of a step")
     arguments = parser.parse_args()
     torch.manual_seed(1)
     print(f"{torch.cuda.get_device_name(0)}, torch {torch.__version__}, libafm {afm.__version__}")
@@ -226,8 +236,8 @@ def main() -> None:
         attempt(f"{rows:.0f} rows", work)
         if place > 0 or not arguments.profile:
             continue
-        for batch in arguments.batches:
-            attempt("profile", lambda rows=int(rows), batch=batch: profile(rows, batch, 16 * batch))
+        for kind, batch in itertools.product(arguments.profile, arguments.batches):
+            attempt("profile", lambda rows=int(rows), b=batch, k=kind: profile(rows, b, 16 * b, k))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,71 @@
+"""What the fast options of training cost in quality: DeepFM on Frappe, test AUC and logloss over seeds.
+
+    python benchmarks/frappe_precision.py frappe --device cuda --seeds 1 2 3
+
+`frappe` is the folder that `afm prepare` leaves (benchmarks/frappe.py says how). Published settings (BARS / FuxiCTR):
+Adam 1e-3, batch 4096, embedding 10, hidden 400-400-400, batch norm, dropout 0.2, L2 0.05 on whole tables, learning
+rate x0.1 after an epoch without a better validation AUC, stop after two. Each row changes the options that it names;
+on the CPU those of a GPU alone are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import afm
+import torch
+from frappe import MODELS, Frappe
+
+ADAGRAD = {"optimizer": "adagrad", "embedding_l2": 1e-3}  # there it falls on the rows of a batch alone
+VARIANTS: dict[str, dict] = {
+    "float32": {},
+    "float32, recorded step": {"cuda_graph": True},
+    "tf32": {"precision": "tf32", "cuda_graph": True},
+    "bf16": {"precision": "bf16", "cuda_graph": True},
+    "row-wise Adagrad": ADAGRAD,
+    "row-wise Adagrad, bf16": {**ADAGRAD, "precision": "bf16", "cuda_graph": True},
+    "batch 16,384, learning rate 2e-3": {"batch_size": 16384, "learning_rate": 2e-3},
+}
+OF_A_GPU = {"cuda_graph", "precision"}
+
+
+def run(data: Frappe, seed: int, changed: dict) -> dict:
+    options, l2 = MODELS["deepfm"]
+    torch.manual_seed(seed)
+    model = afm.make_model("deepfm", data.train.schema, **options)
+    started = time.perf_counter()
+    settings = {"epochs": 100, "embedding_l2": l2, "seed": seed, "device": data.device, **changed}
+    history = afm.train(model, data.train, data.valid, **settings)
+    seconds = time.perf_counter() - started
+    return {**data.judge(model), "seconds": seconds, "epochs": len(history.epochs)}
+
+
+def line(name: str, seeds: list[dict]) -> str:
+    def mean(of: str) -> float:
+        return statistics.mean(seed[of] for seed in seeds)
+
+    spread = statistics.stdev(seed["auc"] for seed in seeds) if len(seeds) > 1 else 0.0
+    quality = f"{mean('auc'):.4f} | {spread:.4f} | {mean('logloss'):.4f}"
+    return f"| {name} | {quality} | {mean('epochs'):.0f} | {mean('seconds'):.1f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    data = Frappe(arguments.folder, arguments.device)
+    print(f"{arguments.device}, torch {torch.__version__}, seeds {arguments.seeds}")
+    print("| training | test AUC | spread | logloss | epochs | seconds |\n|---|--:|--:|--:|--:|--:|", flush=True)
+    for name, changed in VARIANTS.items():
+        if arguments.device == "cpu" and OF_A_GPU & set(changed):
+            continue
+        print(line(name, [run(data, seed, changed) for seed in arguments.seeds]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
