@@ -35,9 +35,25 @@ def test_prepare_shows_the_guess_and_prints_rows_as_json(own: Home):
     assert '"name": "user"' in err and "--schema" in err
 
 
+def test_three_files_are_the_three_splits_of_a_synthetic_table(own: Home):
+    told = [own.json(f"synth {name}.csv --rows 300 --seed {seed}") for seed, name in enumerate("abc")]
+    assert all(0.5 < each["bayes_auc"] < 1 for each in told)
+    assert own.json("prepare a.csv --valid b.csv --test c.csv --out synthetic")["rows"] == dict.fromkeys(
+        ("train", "valid", "test"), 300
+    )
+
+
+def test_an_unknown_key_of_a_schema_is_named(own: Home):
+    own.path("s.json").write_text('{"label": "label", "fields": [{"name": "x", "transfrom": 1}]}')
+    assert "unknown key 'transfrom'" in own.complaint("prepare clicks.csv --out d --schema s.json")
+
+
 def test_evaluate_and_inspect_have_the_keys_that_machines_read(home: Home):
     found = home.json("evaluate base.safetensors clicks")
-    assert list(found) == ["auc", "logloss", "rows", "parameters", "bytes"]
+    ids = afm.Dataset.open("clicks", "test").range(0, found["rows"]).ids
+    assert found["unknown"]["user"] == (ids[:, 0] == 0).float().mean().item()
+    assert "unknown values in test" in home.run("evaluate base.safetensors clicks")[0]
+    assert list(found) == ["auc", "logloss", "rows", "parameters", "bytes", "unknown"]
     assert found["rows"] == len(afm.Dataset.open("clicks", "test"))
     assert home.json("evaluate base.safetensors clicks --split train")["rows"] == len(afm.Dataset.open("clicks"))
     seen = home.json("inspect base.safetensors")
