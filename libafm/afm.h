@@ -25,5 +25,6 @@
 #include "libafm/nn/model.h"
 #include "libafm/nn/model_file.h"
 #include "libafm/nn/rank_plan.h"
+#include "libafm/train/fit_many.h"
 #include "libafm/train/loss.h"
 #include "libafm/train/trainer.h"

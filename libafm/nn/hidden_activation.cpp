@@ -8,6 +8,7 @@
 #include <torch/types.h>
 
 #include "libafm/nn/cpu_kernels.h"
+#include "libafm/nn/dropout_generator.h"
 #include "libafm/nn/hidden_kernels.h"
 
 namespace afm::nn {
@@ -112,6 +113,12 @@ struct PlainActivation : torch::autograd::Function<PlainActivation> {
   }
 };
 
+// at::dropout() with the generator of this thread. Only a GPU has no say in it: train/lane.h sees to that one.
+at::Tensor dropped(const at::Tensor& x, double rate) {
+  if (!x.is_cpu()) return at::dropout(x, rate, /*train=*/true);
+  return x * at::empty_like(x).bernoulli_(1 - rate, dropout_generator()).div_(1 - rate);
+}
+
 }  // namespace
 
 at::Tensor hidden_activation(at::Tensor x, torch::nn::BatchNorm1dImpl* norm, double dropout, bool training) {
@@ -121,7 +128,7 @@ at::Tensor hidden_activation(at::Tensor x, torch::nn::BatchNorm1dImpl* norm, dou
   }
   if (norm != nullptr) x = norm->forward(x);
   x.relu_();
-  return training && dropout > 0 ? at::dropout(x, dropout, /*train=*/true) : x;
+  return training && dropout > 0 ? dropped(x, dropout) : x;
 }
 
 }  // namespace afm::nn

@@ -8,6 +8,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include "libafm/nn/cpu_kernels.h"
+#include "libafm/nn/dropout_generator.h"
 #include "libafm/nn/parallel.h"
 
 namespace afm::nn {
@@ -110,7 +111,7 @@ std::vector<float> piece_buffer(Matrix size) {
 
 Dropout::Dropout(double rate) {
   if (rate <= 0) return;
-  at::Generator generator = at::detail::getDefaultCPUGenerator();
+  at::Generator generator = dropout_generator();
   const std::scoped_lock lock(generator.mutex());
   seed_ = at::check_generator<at::CPUGeneratorImpl>(generator)->random64();
   const double largest = std::numeric_limits<uint32_t>::max();

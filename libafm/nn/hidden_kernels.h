@@ -15,8 +15,8 @@ struct Matrix {
 
 class Dropout {
  public:
-  // Drops units with probability `rate` in [0, 1). With a rate above 0 one number is drawn from LibTorch's default CPU
-  // generator, so that its state decides what is dropped.
+  // Drops units with probability `rate` in [0, 1). With a rate above 0 one number is drawn from dropout_generator(),
+  // so that its state decides what is dropped.
   explicit Dropout(double rate);
 
   uint32_t threshold() const { return threshold_; }  // a unit whose hash is below is dropped

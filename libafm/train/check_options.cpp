@@ -8,7 +8,9 @@
 #include <c10/util/Exception.h>
 #include <torch/cuda.h>
 
+#include "libafm/core/error.h"
 #include "libafm/core/fail.h"
+#include "libafm/metrics/metrics.h"
 
 namespace afm {
 namespace {
@@ -80,6 +82,18 @@ at::Device device_of(std::string_view name) {
         "TrainOptions.device must be a device of this machine, which has {} CUDA devices, got {}", count, name);
   }
   return at::Device(at::kCUDA, index);
+}
+
+void check_run(const Model& model, const Dataset& train_set, const Dataset& valid_set, const TrainOptions& options) {
+  check_options(options);
+  check_fits(model.schema(), train_set.schema());
+  check_fits(model.schema(), valid_set.schema());
+  for (const auto& teacher : options.teachers) check_fits(teacher->schema(), train_set.schema());
+  if (train_set.size() < 2) fail<DataError>("the training set must have at least 2 rows, got {}", train_set.size());
+  const double rate = valid_set.click_rate();
+  if (rate == 0 || rate == 1) {
+    fail<DataError>("the validation set must have rows of label 0 and of label 1, got only label {}", rate);
+  }
 }
 
 }  // namespace afm

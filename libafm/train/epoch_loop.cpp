@@ -2,15 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include <torch/types.h>
 
 #include "libafm/core/error.h"
 #include "libafm/core/fail.h"
-#include "libafm/metrics/scores.h"
 #include "libafm/nn/model_file.h"
 #include "libafm/train/check_options.h"
+#include "libafm/train/finite_check.h"
 #include "libafm/train/fused.h"
 #include "libafm/train/loss.h"
 #include "libafm/train/make_optimizer.h"
@@ -59,23 +60,25 @@ BatchOptions batch_options(const TrainOptions& options, int64_t rows) {
 }  // namespace
 
 EpochLoop::EpochLoop(Model& model, const Dataset& train_set, const Dataset& valid_set, const TrainOptions& options,
-                     const ProgressCallback& on_progress)
+                     const ProgressCallback& on_progress, const Lane& lane)
     : model_(model),
       options_(options),
       on_progress_(on_progress),
+      lane_(lane),
       device_(device_of(options.device)),
       train_set_(on_device(train_set, device_)),
       valid_set_(on_device(valid_set, device_)),
-      teacher_logits_(logits_of_teachers(options, train_set_)),
+      teacher_logits_(logits_of_teachers(options, train_set_, device_)),
       click_rate_(train_set_.click_rate()),
       identity_(identity_of(model, train_set, valid_set, options)),
       stream_(train_set_, batch_options(options, train_set.size())),
       optimizer_(make_optimizer(moved(model, device_), options)),
-      loss_sum_(at::zeros({}, at::TensorOptions(device_).dtype(at::kDouble))) {
+      loss_sum_(at::zeros({}, at::TensorOptions(device_).dtype(at::kDouble))),
+      finite_batches_(at::zeros({}, at::TensorOptions(device_).dtype(at::kLong))) {
   if (device_.is_cuda()) resident_ = train_set_.range(0, train_set_.size());
   if (options.cuda_graph && device_.is_cuda()) record_steps();
   position_.learning_rate = options.learning_rate;
-  torch::manual_seed(static_cast<uint64_t>(options.seed));
+  seed_random(options.seed, device_);
   keep_best();
   if (options.resume && std::filesystem::exists(options.checkpoint)) restore();
 }
@@ -105,7 +108,7 @@ void EpochLoop::run_epochs() {
 }
 
 void EpochLoop::run_batches() {
-  const PrecisionScope precision(model_, options_.precision);
+  const FeatureTypeScope feature_type(model_, options_.precision);
   checked_ = position_.batch;
   stream_.start_epoch(epochs_done(), position_.batch);
   epoch_watch_ = Stopwatch(position_.seconds);
@@ -116,7 +119,10 @@ void EpochLoop::run_batches() {
     const bool report_now = on_progress_ && report_watch_.seconds() >= kSecondsPerReport;
     const bool save_now = !options_.checkpoint.empty() && save_watch_.seconds() >= options_.checkpoint_seconds;
     if (report_now || save_now || position_.batch - checked_ >= kBatchesPerLossCheck) check_loss();
-    if (save_now) save();
+    if (save_now) {
+      check_weights("in");
+      save();
+    }
     if (report_now) report();
   }
   optimizer_->flush();
@@ -137,11 +143,12 @@ void EpochLoop::record_steps() {
 void EpochLoop::step() {
   const at::Tensor& index = stream_.index();
   const double rate = learning_rate_of(position_.batch);
-  if (!graphed_) return train_on(index, rate);
-  if (std::exchange(rate_now_, rate) != rate) rate_.fill_(rate);
-  if (index.size(0) != options_.batch_size) return train_on(index, rate);
-  index_.copy_(index);
-  graphed_->run(model_, [&] { train_on(index_, rate); });
+  if (graphed_ && std::exchange(rate_now_, rate) != rate) rate_.fill_(rate);
+  const bool repeats = graphed_ && index.size(0) == options_.batch_size;
+  if (repeats) index_.copy_(index);
+  if (repeats && graphed_->is_recorded()) return graphed_->replay();
+  const auto turn = lane_.turn(options_.precision == Precision::kTf32);
+  repeats ? graphed_->run(model_, [&] { train_on(index_, rate); }) : train_on(index, rate);
 }
 
 void EpochLoop::train_on(const at::Tensor& index, double learning_rate) {
@@ -155,10 +162,32 @@ void EpochLoop::train_on(const at::Tensor& index, double learning_rate) {
     const at::Tensor targets = teacher_logits_.index_select(0, index);
     loss = loss + teaching_loss(options_, logits, targets, batch.label, click_rate_);
   }
+  if (device_.is_cpu()) check_batch_loss(loss, logits, index);
   loss.backward();
+  if (device_.is_cpu()) check_gradients();
   optimizer_->step(learning_rate);
   const torch::NoGradGuard no_grad;
   loss_sum_.add_(loss.detach(), batch.rows());
+  if (device_.is_cuda()) finite_batches_.add_(loss_sum_.le(std::numeric_limits<double>::max()));
+}
+
+void EpochLoop::check_batch_loss(const at::Tensor& loss, const at::Tensor& logits, const at::Tensor& index) const {
+  const double value = loss.item<double>();
+  if (!std::isfinite(value)) fail_at(position_.batch + 1, value, lost_rows(logits, index));
+}
+
+void EpochLoop::check_gradients() const {
+  const std::string name = optimizer_->parameter_without_finite_gradient();
+  if (name.empty()) return;
+  fail<Error>(
+      "the gradient of '{}' is not finite, or its square is not, in epoch {}, batch {}; lower "
+      "TrainOptions.learning_rate",
+      name, epochs_done() + 1, position_.batch + 1);
+}
+
+void EpochLoop::fail_at(int64_t batch, double loss, const std::string& why) const {
+  fail<Error>("the training loss became {} in epoch {}, batch {}{}; lower TrainOptions.learning_rate", loss,
+              epochs_done() + 1, batch, why);
 }
 
 int64_t EpochLoop::rows_done() const { return std::min(position_.batch * options_.batch_size, train_set_.size()); }
@@ -172,15 +201,25 @@ double EpochLoop::learning_rate_of(int64_t batch) const {
 // NaN and infinity stay in a sum, so one look tells of all batches since the last.
 void EpochLoop::check_loss() {
   loss_ = loss_sum_.item<double>() / static_cast<double>(rows_done());
-  if (!std::isfinite(loss_)) {
-    fail<Error>("the training loss became {} in epoch {}, batches {} to {}; lower TrainOptions.learning_rate", loss_,
-                epochs_done() + 1, checked_ + 1, position_.batch);
-  }
+  if (!std::isfinite(loss_)) fail_at(checked_ + finite_batches_.item<int64_t>() + 1, loss_, {});
+  finite_batches_.zero_();
   checked_ = position_.batch;
 }
 
+void EpochLoop::check_weights(const char* when) const {
+  const std::string name = lost_tensor(model_);
+  if (name.empty()) return;
+  fail<Error>("'{}' is not finite {} epoch {}; lower TrainOptions.learning_rate", name, when, epochs_done() + 1);
+}
+
+Scores EpochLoop::scored() {
+  const auto turn = lane_.turn();
+  return score(model_, valid_set_, {});
+}
+
 EpochRecord EpochLoop::validated(double train_loss) {
-  const Scores scores = score(model_, valid_set_, {});
+  check_weights("after");
+  const Scores scores = scored();
   if (!scores.logits.isfinite().all().item<bool>()) {
     fail<Error>("the validation logits after epoch {} are not finite; lower TrainOptions.learning_rate",
                 epochs_done() + 1);
@@ -229,6 +268,7 @@ void EpochLoop::report() {
 }
 
 void EpochLoop::save() {
+  const auto turn = lane_.turn();
   epoch_watch_.pause();
   position_.seconds = position_.batch == 0 ? 0.0 : epoch_watch_.seconds();
   save_checkpoint(options_.checkpoint, identity_,

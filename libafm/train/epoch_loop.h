@@ -4,11 +4,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "libafm/core/tensors.h"
 #include "libafm/data/batch_stream.h"
+#include "libafm/metrics/scores.h"
 #include "libafm/train/checkpoint.h"
 #include "libafm/train/graphed_step.h"
+#include "libafm/train/lane.h"
 #include "libafm/train/optimizer.h"
 #include "libafm/train/stopwatch.h"
 #include "libafm/train/trainer.h"
@@ -18,8 +21,9 @@ namespace afm {
 class EpochLoop {
  public:
   // Moves the model, and copies of the datasets where they live elsewhere. Goes on from the checkpoint where asked.
+  // To be constructed within a turn of `lane`.
   EpochLoop(Model& model, const Dataset& train_set, const Dataset& valid_set, const TrainOptions& options,
-            const ProgressCallback& on_progress);
+            const ProgressCallback& on_progress, const Lane& lane);
   EpochLoop(const EpochLoop&) = delete;
   EpochLoop& operator=(const EpochLoop&) = delete;
 
@@ -32,7 +36,12 @@ class EpochLoop {
   void step();
   void train_on(const at::Tensor& index, double learning_rate);
   void record_steps();
+  void check_batch_loss(const at::Tensor& loss, const at::Tensor& logits, const at::Tensor& index) const;
+  void check_gradients() const;
+  [[noreturn]] void fail_at(int64_t batch, double loss, const std::string& why) const;
   void check_loss();
+  void check_weights(const char* when) const;  // "in" or "after" the epoch
+  Scores scored();                             // on the validation set
   EpochRecord validated(double train_loss);
   void end_epoch(EpochRecord record);
   void report();
@@ -49,6 +58,7 @@ class EpochLoop {
   Model& model_;
   const TrainOptions& options_;
   const ProgressCallback& on_progress_;
+  const Lane& lane_;
   at::Device device_;
   Dataset train_set_, valid_set_;
   at::Tensor teacher_logits_;  // [N]; undefined without teachers
@@ -62,9 +72,10 @@ class EpochLoop {
   double rate_now_ = -1.0;                // in `rate_`
   RunPosition position_;
   TensorMap best_;
-  at::Tensor loss_sum_;  // on the device: reading it each batch would make a GPU wait
-  int64_t checked_ = 0;  // batches of the epoch whose loss is known to be finite
-  double loss_ = 0.0;    // mean over them
+  at::Tensor loss_sum_;        // on the device: reading it each batch would make a GPU wait
+  at::Tensor finite_batches_;  // of a GPU: batches since `checked_` before the first whose loss is not finite
+  int64_t checked_ = 0;        // batches of the epoch whose loss is known to be finite
+  double loss_ = 0.0;          // mean over them
   Stopwatch epoch_watch_, report_watch_, save_watch_;
 };
 

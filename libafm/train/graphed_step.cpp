@@ -23,9 +23,7 @@ class CudaGraphStep final : public GraphedStep {
     before_.block(stream_);
     {
       const c10::cuda::CUDAStreamGuard guard(stream_);
-      if (state_ == State::kRecorded) {
-        graph_->replay();
-      } else if (state_ == State::kRefused || ++calls_ <= kCallsBeforeRecording) {
+      if (state_ == State::kRefused || ++calls_ <= kCallsBeforeRecording) {
         step();
       } else {
         record(model, step);
@@ -35,6 +33,9 @@ class CudaGraphStep final : public GraphedStep {
     after_.block(caller);
   }
 
+  bool is_recorded() const override { return state_ == State::kRecorded; }
+  void replay() override { graph_->replay(); }
+
  private:
   enum class State { kWarming, kRecorded, kRefused };
 
@@ -42,7 +43,7 @@ class CudaGraphStep final : public GraphedStep {
     for (auto& parameter : model.parameters()) parameter.mutable_grad() = at::Tensor();
     graph_ = std::make_unique<at::cuda::CUDAGraph>();
     stream_.synchronize();
-    graph_->capture_begin();
+    graph_->capture_begin(/*pool=*/{0, 0}, cudaStreamCaptureModeThreadLocal);
     try {
       step();
       graph_->capture_end();

@@ -18,8 +18,11 @@ class GraphedStep {
 
   // Does `step`, which must be the same work at each call: for a few calls as it is, then recorded. Where recording
   // fails, as it is from then on. Gradients of `model` are dropped before the recording, so that they are written and
-  // not added to.
+  // not added to. Other threads may use the GPU meanwhile, but none of them call run().
   virtual void run(torch::nn::Module& model, const std::function<void()>& step) = 0;
+
+  virtual bool is_recorded() const = 0;
+  virtual void replay() = 0;  // the recorded step, on the current stream
 };
 
 }  // namespace afm

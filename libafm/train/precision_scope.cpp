@@ -1,14 +1,9 @@
 #include "libafm/train/precision_scope.h"
 
-#include <ATen/Context.h>
-
 namespace afm {
 
-PrecisionScope::PrecisionScope(Model& model, Precision precision)
-    : tf32_before_(at::globalContext().allowTF32CuBLAS()) {
-  if (model.device().is_cpu()) return;
-  if (precision == Precision::kTf32) at::globalContext().setAllowTF32CuBLAS(true);
-  if (precision != Precision::kBf16) return;
+FeatureTypeScope::FeatureTypeScope(Model& model, Precision precision) {
+  if (model.device().is_cpu() || precision != Precision::kBf16) return;
   for (const auto& module : model.modules(/*include_self=*/false)) {
     auto* embedding = dynamic_cast<nn::EmbeddingImpl*>(module.get());
     if (embedding == nullptr || embedding->feature_type != at::kFloat) continue;
@@ -17,9 +12,8 @@ PrecisionScope::PrecisionScope(Model& model, Precision precision)
   }
 }
 
-PrecisionScope::~PrecisionScope() {
+FeatureTypeScope::~FeatureTypeScope() {
   for (auto* embedding : rounded_) embedding->feature_type = at::kFloat;
-  if (at::globalContext().allowTF32CuBLAS() != tf32_before_) at::globalContext().setAllowTF32CuBLAS(tf32_before_);
 }
 
 }  // namespace afm

@@ -1,6 +1,6 @@
 #pragma once
 
-// Private: TrainOptions::precision, within a scope.
+// Private: what the MLP of a model reads in training, within a scope.
 
 #include <vector>
 
@@ -9,17 +9,16 @@
 
 namespace afm {
 
-// Does nothing on the CPU.
-class PrecisionScope {
+// kBf16 makes it bfloat16 on a GPU. TF32 is a switch of the process: train/lane.h.
+class FeatureTypeScope {
  public:
-  PrecisionScope(Model& model, Precision precision);
-  ~PrecisionScope();
-  PrecisionScope(const PrecisionScope&) = delete;
-  PrecisionScope& operator=(const PrecisionScope&) = delete;
+  FeatureTypeScope(Model& model, Precision precision);
+  ~FeatureTypeScope();
+  FeatureTypeScope(const FeatureTypeScope&) = delete;
+  FeatureTypeScope& operator=(const FeatureTypeScope&) = delete;
 
  private:
   std::vector<nn::EmbeddingImpl*> rounded_;
-  bool tf32_before_;
 };
 
 }  // namespace afm

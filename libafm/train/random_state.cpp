@@ -5,22 +5,29 @@
 #include <string>
 
 #include <ATen/ATen.h>
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
 
 #include "libafm/core/error.h"
 #include "libafm/core/fail.h"
+#include "libafm/nn/dropout_generator.h"
 
 namespace afm {
 namespace {
 
 std::map<std::string, at::Generator> generators(at::Device device) {
-  std::map<std::string, at::Generator> all{{"cpu", at::detail::getDefaultCPUGenerator()}};
+  std::map<std::string, at::Generator> all{{"cpu", nn::dropout_generator()}};
   if (device.is_cuda()) all["cuda"] = at::globalContext().defaultGenerator(device);
   return all;
 }
 
 }  // namespace
+
+void seed_random(int64_t seed, at::Device device) {
+  for (auto& [name, generator] : generators(device)) {
+    const std::lock_guard lock(generator.mutex());
+    generator.set_current_seed(static_cast<uint64_t>(seed));
+  }
+}
 
 TensorMap random_state(at::Device device) {
   TensorMap state;

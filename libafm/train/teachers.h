@@ -9,9 +9,9 @@
 
 namespace afm {
 
-// The mean of their logits for each training row [N], on the device of `train_set`: it never changes, so one pass gives
+// The mean of their logits for each training row [N], on `device`: it never changes, so one pass gives
 // it for all epochs. Undefined without teachers, or when their term weighs nothing.
-at::Tensor logits_of_teachers(const TrainOptions& options, const Dataset& train_set);
+at::Tensor logits_of_teachers(const TrainOptions& options, const Dataset& train_set, at::Device device);
 
 // The teachers' term of the loss: student and teacher logits and labels, [B] each.
 at::Tensor teaching_loss(const TrainOptions& options, const at::Tensor& student, const at::Tensor& teacher,

@@ -110,7 +110,7 @@ from afm.models import (
 from afm.paths import get_cmake_prefix_path, get_include
 from afm.plan import LayerPlan, RankPlan, Tier, read_plan, write_plan
 from afm.serving import Candidates, Scorer, pack
-from afm.training import evaluate, predict, train
+from afm.training import evaluate, fit_many, predict, train
 
 __all__ = [
     "DCN",
@@ -175,6 +175,7 @@ __all__ = [
     "export_onnx",
     "export_torchscript",
     "factorize",
+    "fit_many",
     "fold",
     "fold_batch_norm",
     "get_cmake_prefix_path",

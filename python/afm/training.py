@@ -41,9 +41,64 @@ def train(
     if options is not None and fields:
         raise TypeError(f"train takes either options or keywords, got both options and {', '.join(fields)}")
     wanted = _core.TrainOptions(**fields) if options is None else options
+    return _core.train(core_of(model), train_set, valid_set, wanted, cores_of(teacher), on_progress)
+
+
+def fit_many(
+    models: Sequence[Model],
+    train_set: _core.Dataset,
+    valid_set: _core.Dataset,
+    options: Sequence[_core.TrainOptions] | None = None,
+    *,
+    teacher: Model | Sequence[Model] | None = None,
+    on_progress: Callable[[int, _core.Progress], object] | None = None,
+    at_once: int = 0,
+    **fields: Any,
+) -> list[_core.History]:
+    """Fits many models at once on one device, each as train() would: seeds or settings, for tuning and for spreads.
+
+    On a GPU every model has a stream of its own (cuda_graph=True makes the most of it); on the CPU the models share
+    the threads, each of as many as there are threads has one to itself. An error in one stops all, and names it.
+
+    Args:
+        models: moved to the device of the options, and stay there; without common parameters.
+        train_set: what they learn from; copied to the device once.
+        valid_set: what decides on the learning rates and when to stop.
+        options: one for each model; or the same as keywords.
+        teacher: as in train(), of all of them.
+        on_progress: called with the place of a model and its progress, on the calling thread; may raise to stop.
+        at_once: models under training at a time; 0: on a GPU 32, on the CPU one per thread.
+        **fields: the fields of TrainOptions, a value for all or a list with one for each model.
+
+    Returns:
+        The history of each model.
+
+    Example:
+        histories = afm.fit_many(models, train_set, valid_set, epochs=20, seed=[1, 2, 3, 4])
+    """
+    if options is not None and fields:
+        raise TypeError(f"fit_many takes either options or keywords, got both options and {', '.join(fields)}")
+    wanted = options_of_each(len(models), fields) if options is None else list(options)
+    cores = [core_of(model) for model in models]
+    return _core.fit_many(cores, train_set, valid_set, wanted, cores_of(teacher), on_progress, at_once)
+
+
+def options_of_each(count: int, fields: dict[str, Any]) -> list[_core.TrainOptions]:
+    """Keywords with a value for all models or a list of values, as the options of each of them."""
+    lists = {name: value for name, value in fields.items() if isinstance(value, list | tuple)}
+    for name, values in lists.items():
+        if len(values) != count:
+            raise ValueError(f"fit_many: {name} must have a value for each of the {count} models, got {len(values)}")
+    common = {name: value for name, value in fields.items() if name not in lists}
+    return [
+        _core.TrainOptions(**common, **{name: values[place] for name, values in lists.items()})
+        for place in range(count)
+    ]
+
+
+def cores_of(teacher: Model | Sequence[Model] | None) -> list[Any]:
     teachers = [] if teacher is None else [teacher] if isinstance(teacher, torch.nn.Module) else list(teacher)
-    cores = [core_of(each) for each in teachers]
-    return _core.train(core_of(model), train_set, valid_set, wanted, cores, on_progress)
+    return [core_of(each) for each in teachers]
 
 
 def evaluate(
@@ -53,7 +108,7 @@ def evaluate(
     batch_size: int = 10000,
     on_progress: Callable[[int], object] | None = None,
 ) -> _core.Metrics:
-    """AUC and logloss over a dataset.
+    """AUC and logloss over a dataset, and by field the share of values that are unknown (`unknown`, a dict).
 
     Args:
         model: is put into evaluation mode meanwhile.

@@ -1,5 +1,6 @@
 #include <optional>
 
+#include "libafm/train/fit_many.h"
 #include "libafm/train/loss.h"
 #include "libafm/train/trainer.h"
 #include "python/src/arguments.h"
@@ -28,6 +29,14 @@ ProgressCallback callback_of(const py::object& on_progress) {
     const py::gil_scoped_acquire lock;
     check_signals();
     if (!on_progress.is_none()) on_progress(kept(progress));
+  };
+}
+
+ManyProgressCallback many_callback_of(const py::object& on_progress) {
+  return [&on_progress](int64_t model, const Progress& progress) {
+    const py::gil_scoped_acquire lock;
+    check_signals();
+    if (!on_progress.is_none()) on_progress(model, kept(progress));
   };
 }
 
@@ -65,6 +74,17 @@ void bind_train(py::module_& m) {
         return train(model, train_set, valid_set, wanted, callback);
       },
       "model"_a, "train_set"_a, "valid_set"_a, "options"_a, "teachers"_a, "on_progress"_a);
+  m.def(
+      "fit_many",
+      [](const std::vector<std::shared_ptr<Model>>& models, const Dataset& train_set, const Dataset& valid_set,
+         std::vector<TrainOptions> options, const std::vector<std::shared_ptr<Model>>& teachers,
+         const py::object& on_progress, int64_t at_once) {
+        for (TrainOptions& own : options) own.teachers = teachers;
+        const auto callback = many_callback_of(on_progress);
+        const py::gil_scoped_release unlocked;
+        return fit_many(models, train_set, valid_set, options, callback, at_once);
+      },
+      "models"_a, "train_set"_a, "valid_set"_a, "options"_a, "teachers"_a, "on_progress"_a, "at_once"_a);
   m.def("logloss_of", &logloss_of, "logits"_a, "labels"_a, ReleaseGil(),
         "Mean of softplus(s) - t s, with gradient: logits [B], labels [B] -> scalar.");
   m.def(
