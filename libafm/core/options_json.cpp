@@ -73,6 +73,12 @@ void take(const json& json, std::vector<int64_t>& value, FieldPlace place) {
   value = json.get<std::vector<int64_t>>();
 }
 
+std::size_t index_in(std::span<const std::string_view> names, const json& json, FieldPlace place) {
+  const auto found = json.is_string() ? std::ranges::find(names, json.get_ref<const std::string&>()) : names.end();
+  if (found == names.end()) refuse_value(place, "be one of " + join(names, ", "), json);
+  return static_cast<std::size_t>(found - names.begin());
+}
+
 json scalar_from_text(std::string_view text) {
   if (text == "true" || text == "false") return text == "true";
   if (const auto integer = parse_number<int64_t>(text)) return *integer;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <type_traits>
 
 namespace afm::detail {
@@ -22,6 +23,7 @@ void take(const nlohmann::json& json, int64_t& value, FieldPlace place);
 void take(const nlohmann::json& json, double& value, FieldPlace place);
 void take(const nlohmann::json& json, std::string& value, FieldPlace place);
 void take(const nlohmann::json& json, std::vector<int64_t>& value, FieldPlace place);
+std::size_t index_in(std::span<const std::string_view> names, const nlohmann::json& json, FieldPlace place);
 
 nlohmann::json scalar_from_text(std::string_view text);  // a boolean or a number where it is one, else a string
 nlohmann::json list_from_text(std::string_view text);    // scalars between commas; "" is the empty list
@@ -34,14 +36,8 @@ std::string join(const auto& names, std::string_view separator) {
 
 template <NamedEnum Enum>
 void take(const nlohmann::json& json, Enum& value, FieldPlace place) {
-  constexpr auto names = enum_names(std::type_identity<Enum>{});
-  for (std::size_t i = 0; i < names.size(); ++i) {
-    if (json == names[i]) {
-      value = static_cast<Enum>(i);
-      return;
-    }
-  }
-  refuse_value(place, "be one of " + join(names, ", "), json);
+  static constexpr auto kNames = enum_names(std::type_identity<Enum>{});
+  value = static_cast<Enum>(index_in(kNames, json, place));
 }
 
 template <typename Number>

@@ -3,15 +3,14 @@
 #include <algorithm>
 #include <array>
 #include <limits>
-#include <set>
 #include <utility>
 
-#include <nlohmann/json.hpp>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include "libafm/core/error.h"
 #include "libafm/core/fail.h"
+#include "libafm/core/json_text.h"
 
 namespace afm {
 namespace {
@@ -44,38 +43,23 @@ namespace {
 using nlohmann::json;
 
 // The header nests an object of objects of arrays; refusing more keeps a hostile header from exhausting memory.
-constexpr int kMaxDepth = 2;
+constexpr std::size_t kMaxDepth = 2;
 
 constexpr std::size_t kChecksumDigits = std::string_view(kNoChecksum).size();
 
-// nlohmann keeps the last of two equal keys, so they are caught while parsing.
-class DuplicateKeyCheck {
- public:
-  bool operator()(int depth, json::parse_event_t event, json& parsed) {
-    using Event = json::parse_event_t;
-    if ((event == Event::object_start || event == Event::array_start) && depth > kMaxDepth) {
-      fail<FormatError>("the header nests deeper than a safetensors header does");
-    }
-    if (event == Event::object_start) keys_.emplace_back();
-    if (event == Event::object_end) keys_.pop_back();
-    if (event == Event::key) add(parsed.get<std::string>());
-    return true;
+class HeaderBuilder : public JsonBuilder {
+  void check_depth(std::size_t depth) override {
+    if (depth > kMaxDepth) fail<FormatError>("the header nests deeper than a safetensors header does");
   }
-
- private:
-  void add(std::string key) {
-    if (keys_.back().contains(key)) fail<FormatError>("the header names '{}' twice", key);
-    keys_.back().insert(std::move(key));
+  void check_key(const json& object, const std::string& key) override {  // of two equal ones the last would stay
+    if (object.contains(key)) fail<FormatError>("the header names '{}' twice", key);
   }
-
-  std::vector<std::set<std::string>> keys_;
 };
 
-json parse_json(std::string_view header) {
+json parse_object(std::string_view header) {
   if (header.empty() || header.front() != '{') fail<FormatError>("the header is not a JSON object");
-  DuplicateKeyCheck check;
   try {
-    return json::parse(header, std::ref(check));
+    return HeaderBuilder().build(header);
   } catch (const json::parse_error& error) {
     fail<FormatError>("the header is not valid JSON at byte {}", error.byte);
   } catch (const json::exception&) {
@@ -188,7 +172,7 @@ void seal_header(std::string& header) {
 }
 
 Contents parse_header(std::string_view header, std::span<const std::byte> data) {
-  const json object = parse_json(header);
+  const json object = parse_object(header);
   Contents contents;
   std::vector<Entry> entries;
   for (const auto& [name, value] : object.items()) {

@@ -8,6 +8,7 @@
 #include "libafm/core/error.h"
 #include "libafm/core/fail.h"
 #include "libafm/core/hash.h"
+#include "libafm/core/json_text.h"
 #include "libafm/core/options_json.h"
 
 namespace afm {
@@ -96,7 +97,7 @@ Json field_to_json(const FieldSpec& spec) {
 }
 
 Schema parse(std::string_view text) {
-  const auto json = nlohmann::json::parse(text);
+  const auto json = parse_json(text);
   if (!json.is_object()) fail<DataError>("a schema must be an object with \"label\" and \"fields\"");
   Schema schema;
   for (const auto& [key, value] : json.items()) {

@@ -10,6 +10,7 @@
 #include "libafm/core/error.h"
 #include "libafm/core/fail.h"
 #include "libafm/core/fields.h"
+#include "libafm/core/json_text.h"
 #include "libafm/core/options_json.h"
 #include "libafm/core/version.h"
 
@@ -133,7 +134,7 @@ void check_header(nlohmann::json json) {
 }
 
 RankPlan parse_plan(std::string_view text) {
-  const auto json = nlohmann::json::parse(text);
+  const auto json = parse_json(text);
   if (!json.is_object()) fail<FormatError>("it must be a JSON object, got {}", json.dump());
   check_header(json);
   const auto layers = json.find("layers");

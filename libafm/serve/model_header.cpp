@@ -6,6 +6,7 @@
 
 #include "libafm/core/error.h"
 #include "libafm/core/fail.h"
+#include "libafm/core/json_text.h"
 #include "libafm/core/options_json.h"
 #include "libafm/core/version.h"
 
@@ -51,7 +52,7 @@ void check_width(const char* name, int64_t width, int64_t least) {
 
 nlohmann::json parsed(std::string_view text) {
   try {
-    return nlohmann::json::parse(text);
+    return parse_json(text);
   } catch (const nlohmann::json::exception&) {
     fail<FormatError>("its options are not JSON");
   }

@@ -7,10 +7,9 @@
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
 #include "libafm/core/error.h"
 #include "libafm/core/fail.h"
+#include "libafm/core/json_text.h"
 #include "libafm/core/safetensors.h"
 #include "libafm/data/transform.h"
 #include "libafm/serve/vocabulary.h"
@@ -131,7 +130,7 @@ struct RequestEncoder::State {
 namespace {
 
 // Reads one JSON object, value by value.
-class RequestReader : public nlohmann::json_sax<nlohmann::json> {
+class RequestReader : public JsonEvents {
  public:
   using Names = std::map<std::string, std::size_t, std::less<>>;
   RequestReader(const std::vector<RequestField>& fields, const Names& names, EncodedRow row)
@@ -256,7 +255,7 @@ void RequestEncoder::encode_json(std::string_view request, int32_t* ids, float* 
   const EncodedRow row{ids, dense};
   for (const RequestField& field : state_->fields) put_missing(field, row);
   RequestReader reader(state_->fields, state_->by_name, row);
-  nlohmann::json::sax_parse(request, &reader);
+  read_json(request, reader);
 }
 
 int64_t RequestEncoder::slot_count() const { return state_->slots; }
