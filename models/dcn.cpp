@@ -126,6 +126,7 @@ FoldResult DCNImpl::folded() const {
   const nn::Decoder decoder = nn::decoder_of(*embedding);
   RankPlan plan = folded_plan(*this, *embedding, reader);
   set_head_plan(plan, *this);
+  const nn::BlankScope blank(device(), dtype());
   const auto folded = std::make_shared<DCNImpl>(options, schema(), plan);
   copy_matching(*folded, *this);
   if (reader != nullptr) nn::read_latents(*reader->layer, decoder, *nn::first_layer_of(*folded->mlp, "mlp").layer);

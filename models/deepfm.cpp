@@ -62,6 +62,7 @@ FoldResult DeepFMImpl::folded() const {
   nn::Decoder decoder = nn::decoder_of(*embedding);
   const at::Tensor rotation = take_shared_space(decoder, *embedding);
   chosen.interaction = rotation.defined() ? InteractionSpace::kLatent : InteractionSpace::kDecoded;
+  const nn::BlankScope blank(device(), dtype());
   const auto folded = std::make_shared<DeepFMImpl>(chosen, schema(), folded_plan(*this, *embedding, &first));
   copy_matching(*folded, *this);
   if (rotation.defined()) {

@@ -53,6 +53,7 @@ FoldResult WideDeepImpl::folded() const {
   const nn::FirstLayer first = nn::first_layer_of(*mlp, "mlp");
   if (auto refused = fold_refusal(*this, *embedding, &first)) return kept_as_it_is(*this, *refused);
   const nn::Decoder decoder = nn::decoder_of(*embedding);
+  const nn::BlankScope blank(device(), dtype());
   const auto folded = std::make_shared<WideDeepImpl>(options, schema(), folded_plan(*this, *embedding, &first));
   copy_matching(*folded, *this);
   nn::read_latents(*first.layer, decoder, *nn::first_layer_of(*folded->mlp, "mlp").layer);

@@ -9,6 +9,7 @@
 
 #include "libafm/core/fail.h"
 #include "libafm/linalg/factors.h"
+#include "libafm/nn/parallel.h"
 
 namespace afm {
 namespace {
@@ -104,8 +105,11 @@ std::vector<Directions> output_directions(const LayerStatistics& layer, const Di
   if (layer.is_embedding && options.basis == Basis::kShared) {
     return options.metric ? shared_directions_in_metric(layer, options.metric_eps) : shared_directions(layer);
   }
-  std::vector<Directions> directions;
-  for (std::size_t i = 0; i < layer.output.size(); ++i) directions.push_back(own_directions(layer, i, options));
+  std::vector<Directions> directions(layer.output.size());
+  nn::parallel_for_each(static_cast<int64_t>(directions.size()), [&](int64_t i) {
+    const auto output = static_cast<std::size_t>(i);
+    directions[output] = own_directions(layer, output, options);
+  });
   return directions;
 }
 

@@ -17,14 +17,16 @@
 #include "libafm/compress/reduce_units.h"
 #include "libafm/core/fail.h"
 #include "libafm/linalg/factors.h"
+#include "libafm/linalg/tensor_rules.h"
 #include "libafm/nn/embedding.h"
 #include "libafm/nn/linear.h"
+#include "libafm/nn/matching_state.h"
 
 namespace afm {
 namespace {
 
 using Layers = std::map<std::string, nn::Layer*>;
-using Install = std::function<void()>;
+using Install = std::function<void(nn::Layer&)>;  // on the layer, or on one that takes its place
 
 nn::Layer& layer_named(const Layers& layers, const std::string& path) {
   const auto found = layers.find(path);
@@ -45,7 +47,7 @@ bool has_shape_of(const nn::Layer& layer, const LayerStatistics& statistics) {
          embedding->options.embedding_dim == statistics.embedding_dim;
 }
 
-bool is_finite(const at::Tensor& values) { return !values.defined() || values.isfinite().all().item<bool>(); }
+bool is_finite(const at::Tensor& values) { return !values.defined() || all_finite(values); }
 
 bool has_finite_weights(const nn::Layer& layer) {
   if (const auto* linear = dynamic_cast<const nn::LinearImpl*>(&layer)) {
@@ -117,50 +119,87 @@ LinearFactors truncated_layer(const nn::LinearImpl& layer, const LayerStatistics
   return {std::move(factors), at::where(scale > 0.0, scale.reciprocal(), 0.0)};
 }
 
-Install linear_install(nn::LinearImpl& layer, const LayerStatistics& statistics, const LayerPlan& plan,
+Install linear_install(const nn::LinearImpl& layer, const LayerStatistics& statistics, const LayerPlan& plan,
                        const Method& how) {
   auto [factors, reach] = how.method == FactorMethod::kMimic
                               ? mimicked_layer(layer, statistics, plan.ranks[0], how.metric_eps)
                               : truncated_layer(layer, statistics, plan.ranks[0]);
   if (plan.activation == FactorActivation::kShiftedRelu) shift_biases(factors, statistics, reach);
-  return [&layer, factors = std::move(factors), plan] {
-    layer.options.bits = plan.bits;
-    layer.options.scale = plan.scale;
-    layer.set_factors(factors, plan.activation);
+  return [factors = std::move(factors), plan](nn::Layer& target) {
+    auto& linear = dynamic_cast<nn::LinearImpl&>(target);
+    linear.options.bits = plan.bits;
+    linear.options.scale = plan.scale;
+    linear.set_factors(factors, plan.activation);
   };
 }
 
 // A layer that stays dense: only how its weights are stored changes.
 template <typename LayerImpl>
-Install dense_install(LayerImpl& layer, const LayerPlan& plan) {
-  return [&layer, plan, weight = layer.weight.detach().clone()] {
-    layer.reshape(plan);
-    layer.weight.copy_(weight);
+Install dense_install(const LayerImpl& layer, const LayerPlan& plan) {
+  return [plan, weight = layer.weight.detach()](nn::Layer& target) {
+    target.reshape(plan);
+    dynamic_cast<LayerImpl&>(target).weight.copy_(weight);
   };
 }
 
-Install dense_linear_install(nn::LinearImpl& layer, const LayerPlan& plan) {
-  const at::Tensor bias = layer.bias.defined() ? layer.bias.detach().clone() : at::Tensor();
-  return [&layer, bias, weights = dense_install(layer, plan)] {
-    weights();
-    if (bias.defined()) layer.bias.copy_(bias);
+Install dense_linear_install(const nn::LinearImpl& layer, const LayerPlan& plan) {
+  const at::Tensor bias = layer.bias.defined() ? layer.bias.detach() : at::Tensor();
+  return [bias, weights = dense_install(layer, plan)](nn::Layer& target) {
+    weights(target);
+    if (bias.defined()) dynamic_cast<nn::LinearImpl&>(target).bias.copy_(bias);
   };
 }
 
-Install install_for(nn::Layer& layer, const Statistics& statistics, const std::string& path, const LayerPlan& plan,
-                    const Method& how) {
-  const LayerStatistics& own = statistics.layers.at(path);
-  if (auto* linear = dynamic_cast<nn::LinearImpl*>(&layer)) {
-    return plan.ranks.empty() ? dense_linear_install(*linear, plan) : linear_install(*linear, own, plan, how);
-  }
-  auto& embedding = dynamic_cast<nn::EmbeddingImpl&>(layer);
-  if (plan.ranks.empty()) return dense_install(embedding, plan);
+Install embedding_install(const nn::EmbeddingImpl& layer, const Statistics& statistics, const LayerStatistics& own,
+                          const LayerPlan& plan, const Method& how) {
   EmbeddingFactors factors =
       how.method == FactorMethod::kMimic
-          ? mimicked_tables(embedding, own, plan, !own.metric.empty(), how.metric_eps, statistics.whole_training_set)
-          : svd_tables(embedding, plan);
-  return
-      [&embedding, factors = std::move(factors), plan] { embedding.set_factors(factors.fields, plan, factors.wide); };
+          ? mimicked_tables(layer, own, plan, !own.metric.empty(), how.metric_eps, statistics.whole_training_set)
+          : svd_tables(layer, plan);
+  return [factors = std::move(factors), plan](nn::Layer& target) {
+    dynamic_cast<nn::EmbeddingImpl&>(target).set_factors(factors.fields, plan, factors.wide);
+  };
+}
+
+Install install_for(const nn::Layer& layer, const Statistics& statistics, const std::string& path,
+                    const LayerPlan& plan, const Method& how) {
+  const LayerStatistics& own = statistics.layers.at(path);
+  if (const auto* linear = dynamic_cast<const nn::LinearImpl*>(&layer)) {
+    return plan.ranks.empty() ? dense_linear_install(*linear, plan) : linear_install(*linear, own, plan, how);
+  }
+  const auto& embedding = dynamic_cast<const nn::EmbeddingImpl&>(layer);
+  return plan.ranks.empty() ? dense_install(embedding, plan) : embedding_install(embedding, statistics, own, plan, how);
+}
+
+Layers layers_by_path(torch::nn::Module& module) {
+  const auto found = nn::layers_of(module);
+  return {found.begin(), found.end()};
+}
+
+// Every check and all arithmetic; changes nothing.
+std::map<std::string, Install> installs_for(const Layers& layers, const Statistics& statistics, const RankPlan& plan,
+                                            const Method& how) {
+  for (const auto& [path, layer_plan] : plan) check_layer(layers, statistics, path, layer_plan);
+  std::map<std::string, Install> installs;
+  for (const auto& [path, layer_plan] : plan) {
+    installs[path] = install_for(*layers.at(path), statistics, path, layer_plan, how);
+  }
+  return installs;
+}
+
+// Built in the form of the plan: a table that becomes factors is never copied.
+std::shared_ptr<Model> factorized_copy(const Model& model, const Statistics& statistics, const RankPlan& plan,
+                                       const Method& how) {
+  const at::NoGradGuard no_grad;
+  const auto installs = installs_for(layers_by_path(const_cast<Model&>(model)), statistics, plan, how);
+  RankPlan form = nn::rank_plan_of(model);
+  for (const auto& [path, layer_plan] : plan) form[path] = layer_plan;
+  const nn::BlankScope blank(model.device(), model.dtype());
+  std::shared_ptr<Model> copy = model.build_like(form);
+  copy_matching(*copy, model);
+  const Layers targets = layers_by_path(*copy);
+  for (const auto& [path, install] : installs) install(*targets.at(path));
+  return copy;
 }
 
 // Takes the instructions on units out of a plan.
@@ -178,28 +217,21 @@ std::map<std::string, int64_t> take_units(RankPlan& plan) {
 void factorize_(torch::nn::Module& module, const Statistics& statistics, const RankPlan& plan, FactorMethod method,
                 double metric_eps) {
   const at::NoGradGuard no_grad;
-  const auto found = nn::layers_of(module);
-  const Layers layers(found.begin(), found.end());
-  for (const auto& [path, layer_plan] : plan) check_layer(layers, statistics, path, layer_plan);
-  std::vector<Install> installs;
-  for (const auto& [path, layer_plan] : plan) {
-    installs.push_back(install_for(*layers.at(path), statistics, path, layer_plan, {method, metric_eps}));
+  const Layers layers = layers_by_path(module);
+  for (const auto& [path, install] : installs_for(layers, statistics, plan, {method, metric_eps})) {
+    install(*layers.at(path));
   }
-  for (const Install& install : installs) install();
 }
 
 std::shared_ptr<Model> factorize(const Model& model, const Statistics& statistics, const RankPlan& plan,
                                  FactorMethod method, double metric_eps) {
   RankPlan ranks = plan;
   const std::map<std::string, int64_t> counts = take_units(ranks);
-  std::shared_ptr<Model> copy = copy_of(model);
-  if (counts.empty()) {
-    factorize_(*copy, statistics, plan, method, metric_eps);
-    return copy;
-  }
-  const KeptUnits kept = choose_units(*copy, statistics, counts);
-  std::shared_ptr<Model> reduced = reduced_model(*copy, statistics, kept);
-  factorize_(*reduced, reduced_statistics(statistics, *copy, kept), ranks, method, metric_eps);
+  if (counts.empty()) return factorized_copy(model, statistics, plan, {method, metric_eps});
+  auto& original = const_cast<Model&>(model);  // only read
+  const KeptUnits kept = choose_units(original, statistics, counts);
+  std::shared_ptr<Model> reduced = reduced_model(model, statistics, kept);
+  factorize_(*reduced, reduced_statistics(statistics, original, kept), ranks, method, metric_eps);
   return reduced;
 }
 

@@ -5,6 +5,8 @@
 
 #include <ATen/ATen.h>
 
+#include "libafm/linalg/tensor_rules.h"
+
 namespace afm {
 namespace {
 
@@ -28,14 +30,16 @@ at::Tensor wide_of(const nn::EmbeddingImpl& layer, std::size_t field, const at::
   return wide.narrow(0, first_row(layer, field), layer.options.cardinalities[field]);
 }
 
-at::Tensor rows_of(const nn::EmbeddingImpl& layer, std::size_t field, const at::Tensor& joint_wide) {
+// [N_j, D], joint: [N_j, D + 1] with the wide weights. A view where the table is one of floats.
+at::Tensor rows_of(const nn::EmbeddingImpl& layer, std::size_t field, bool joint) {
+  if (layer.options.bits == Bits::kFloat) {
+    const at::Tensor rows =
+        layer.weight.detach().narrow(0, first_row(layer, field), layer.options.cardinalities[field]);
+    return joint ? rows : rows.narrow(1, 0, layer.options.embedding_dim);
+  }
   const at::Tensor values = layer.table(static_cast<int64_t>(field));
-  if (!joint_wide.defined()) return values;
-  return at::cat({values, wide_of(layer, field, joint_wide).unsqueeze(1)}, 1);
-}
-
-at::Tensor joint_wide_of(const nn::EmbeddingImpl& layer, const LayerPlan& plan) {
-  return plan.joint ? layer.wide_weights() : at::Tensor();
+  if (!joint) return values;
+  return at::cat({values, wide_of(layer, field, layer.wide_weights()).unsqueeze(1)}, 1);
 }
 
 const std::vector<Tier>& tiers_of(const LayerPlan& plan, std::size_t field) {
@@ -43,41 +47,71 @@ const std::vector<Tier>& tiers_of(const LayerPlan& plan, std::size_t field) {
   return plan.tiers.empty() ? kNone : plan.tiers[field];
 }
 
-// The mean of rows that share one, by counts; by their number where none was seen.
+// Calls work(begin, rows [n, d]) for pieces of a table, each small enough to be copied.
+template <typename Work>
+void for_each_piece(const at::Tensor& rows, Work work) {
+  const int64_t step = rows_per_chunk(rows.size(1), rows.device());
+  for (int64_t begin = 0; begin < rows.size(0); begin += step) {
+    work(begin, rows.narrow(0, begin, std::min(step, rows.size(0) - begin)));
+  }
+}
+
+// The mean of rows that share one, by counts; by their number where none was seen. float64.
 at::Tensor shared_row(const at::Tensor& rows, const at::Tensor& counts) {
-  const at::Tensor weights = counts.to(rows.device());
-  const double total = weights.sum().item<double>();
-  const at::Tensor values = rows.to(at::kDouble);
-  return total > 0.0 ? at::mv(values.t(), weights) / total : values.mean(0);
+  const double total = counts.sum().item<double>();
+  const at::Tensor weights =
+      total > 0.0 ? counts / total : at::full_like(counts, 1.0 / static_cast<double>(rows.size(0)));
+  at::Tensor mean = at::zeros({rows.size(1)}, rows.options().dtype(at::kDouble));
+  for_each_piece(rows, [&](int64_t begin, const at::Tensor& piece) {
+    mean += at::mv(piece.to(at::kDouble).t(), weights.narrow(0, begin, piece.size(0)).to(rows.device()));
+  });
+  return mean;
 }
 
 // The latent of the mean, so that basis and offset give the mean itself.
 void give_unseen_the_mean(TableFactors& factors, const FieldTable& field) {
-  const at::Tensor unseen = field.counts.eq(0.0).nonzero().squeeze(1).to(factors.latent.device());
+  const at::Tensor unseen = field.counts.eq(0.0).to(factors.latent.device()).nonzero().squeeze(1);
   const at::Tensor basis = factors.basis.to(at::kDouble);
   const at::Tensor latent = at::mv(basis, field.mean.to(basis.device())).to(factors.latent.scalar_type());
   factors.latent.index_copy_(0, unseen, latent.expand({unseen.size(0), latent.size(0)}));
 }
 
+// Latents [n, rank] of the ids from `first` on, whose rows are given.
+at::Tensor tier_latents(const FieldTable& field, int64_t first, const Tier& tier, const at::Tensor& rows) {
+  const at::Tensor no_mean = at::zeros_like(field.mean);
+  at::Tensor centred = rows - field.mean.to(rows.options());
+  const at::Tensor counts = field.counts.narrow(0, first, rows.size(0));
+  if (field.unseen_are_noise) centred.mul_(counts.gt(0.0).to(centred.device()).unsqueeze(1));
+  return mimic_table(centred, no_mean, field.spectrum, tier.rank, field.metric).latent;
+}
+
+// One latent [1, rank] for all of them.
+at::Tensor shared_latent(const FieldTable& field, int64_t first, const Tier& tier, const at::Tensor& rows) {
+  const at::Tensor no_mean = at::zeros_like(field.mean), counts = field.counts.narrow(0, first, rows.size(0));
+  const bool noise = field.unseen_are_noise && counts.sum().item<double>() == 0.0;
+  const at::Tensor mean = noise ? field.mean.to(rows.device()) : shared_row(rows, counts);
+  const at::Tensor centred = (mean - field.mean.to(rows.device())).to(rows.options()).unsqueeze(0);
+  return mimic_table(centred, no_mean, field.spectrum, tier.rank, field.metric).latent;
+}
+
 // Note [Latents of tiers]: the first coordinates of a latent are not the latent of a lower rank where the metric makes
 // the projection oblique, so each tier is projected at its own rank; the basis of a lower rank is a prefix either way.
 TableFactors tiered_factors(const FieldTable& field, const at::Tensor& rows, int64_t k) {
-  const at::Tensor no_mean = at::zeros_like(field.mean);
-  at::Tensor centred = rows - field.mean.to(rows.options());
-  if (field.unseen_are_noise) centred.mul_(field.counts.gt(0.0).to(centred.device()).unsqueeze(1));
-  TableFactors factors = mimic_table(centred.narrow(0, 0, 0), no_mean, field.spectrum, k, field.metric);
+  TableFactors factors = mimic_table(rows.narrow(0, 0, 0), at::zeros_like(field.mean), field.spectrum, k, field.metric);
   factors.latent = at::zeros({rows.size(0), k}, rows.options());
   factors.offset = field.mean.to(rows.options());
-  int64_t begin = 0;
+  int64_t first = 0;
   for (const Tier& tier : field.tiers) {
-    at::Tensor block = centred.narrow(0, begin, tier.rows);
+    const at::Tensor own = rows.narrow(0, first, tier.rows);
+    const at::Tensor latents = factors.latent.narrow(0, first, tier.rows).narrow(1, 0, tier.rank);
     if (tier.shared) {
-      block = shared_row(block, field.counts.narrow(0, begin, tier.rows)).to(rows.options()).unsqueeze(0);
+      latents.copy_(shared_latent(field, first, tier, own).expand_as(latents));
+    } else {
+      for_each_piece(own, [&](int64_t begin, const at::Tensor& piece) {
+        latents.narrow(0, begin, piece.size(0)).copy_(tier_latents(field, first + begin, tier, piece));
+      });
     }
-    factors.latent.narrow(0, begin, tier.rows)
-        .narrow(1, 0, tier.rank)
-        .copy_(mimic_table(block, no_mean, field.spectrum, tier.rank, field.metric).latent);
-    begin += tier.rows;
+    first += tier.rows;
   }
   return factors;
 }
@@ -115,15 +149,13 @@ at::Tensor shared_wide(const nn::EmbeddingImpl& layer, const LayerPlan& plan, co
   return wide;
 }
 
-// Fields of which one at a time is in memory as a table.
 EmbeddingFactors all_factors(const nn::EmbeddingImpl& layer, const LayerPlan& plan,
                              const std::vector<FieldTable>& tables) {
-  const at::Tensor joint_wide = joint_wide_of(layer, plan);
   EmbeddingFactors factors;
   std::vector<at::Tensor> counts;
   for (std::size_t j = 0; j < tables.size(); ++j) {
     counts.push_back(tables[j].counts);
-    factors.fields.push_back(factors_of(tables[j], rows_of(layer, j, joint_wide), plan.ranks[j]));
+    factors.fields.push_back(factors_of(tables[j], rows_of(layer, j, plan.joint), plan.ranks[j]));
   }
   if (plan.basis == Basis::kShared) share_basis(factors.fields);
   factors.wide = shared_wide(layer, plan, counts);
@@ -153,11 +185,10 @@ EmbeddingFactors mimicked_tables(const nn::EmbeddingImpl& layer, const LayerStat
 }
 
 EmbeddingFactors svd_tables(const nn::EmbeddingImpl& layer, const LayerPlan& plan) {
-  const at::Tensor joint_wide = joint_wide_of(layer, plan);
   std::vector<FieldTable> tables;
   at::Tensor pooled;
   for (std::size_t j = 0; j < plan.ranks.size(); ++j) {
-    const at::Tensor rows = rows_of(layer, j, joint_wide), moment = second_moment(rows);
+    const at::Tensor rows = rows_of(layer, j, plan.joint), moment = second_moment(rows);
     pooled = pooled.defined() ? pooled + moment : moment;
     tables.push_back({at::ones({rows.size(0)}, at::kDouble),
                       at::zeros({rows.size(1)}, at::kDouble),

@@ -49,6 +49,7 @@ FoldResult fold_batch_norm(const Model& model) {
     return {.model = copy_of(model), .refused = {{.part = "model", .reason = reason}}};
   }
   options[kBatchNorm] = false;
+  const nn::BlankScope blank(model.device(), model.dtype());
   FoldResult result{.model = model.rebuild(options.dump(), nn::rank_plan_of(model))};
   copy_matching(*result.model, model);
   const Mlps targets = mlps_of(*result.model);

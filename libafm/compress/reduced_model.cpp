@@ -7,6 +7,7 @@
 
 #include "libafm/compress/reduce_units.h"
 #include "libafm/core/fail.h"
+#include "libafm/nn/layer.h"
 #include "libafm/nn/model_file.h"
 
 namespace afm {
@@ -40,19 +41,20 @@ std::string options_with(const Model& model, const KeptUnits& kept) {
 
 std::shared_ptr<Model> reduced_model(const Model& model, const Statistics& statistics, const KeptUnits& kept) {
   const at::NoGradGuard no_grad;
-  const std::shared_ptr<Model> original = copy_of(model);
-  TensorMap state = state_of(*original);
+  auto& original = const_cast<Model&>(model);  // only read
+  TensorMap state = state_of(original);
   // Forward: a layer gets its new columns before its own units are chosen.
-  for (const HiddenLayer& layer : hidden_layers(*original)) {
+  for (const HiddenLayer& layer : hidden_layers(original)) {
     const auto found = kept.find(layer.path);
     if (found == kept.end()) continue;
-    const NextLayer next = layer_behind(*original, statistics, layer, found->second);
+    const NextLayer next = layer_behind(original, statistics, layer, found->second);
     replace(state, layer.next + ".weight", next.weight);
     replace(state, layer.next + ".bias", next.bias);
     const at::Tensor index = at::tensor(found->second, at::kLong);
     keep_entries(state, layer.path, index);
     if (!layer.norm.empty()) keep_entries(state, layer.norm, index);
   }
+  const nn::BlankScope blank(model.device(), model.dtype());
   const std::shared_ptr<Model> reduced = model.rebuild(options_with(model, kept), {});
   reduced->to(model.device(), model.dtype());
   load_state(*reduced, state, "a model with fewer units");

@@ -16,6 +16,7 @@
 #include "libafm/core/fail.h"
 #include "libafm/data/batch_stream.h"
 #include "libafm/metrics/metrics.h"
+#include "libafm/metrics/scores.h"
 
 namespace afm {
 namespace {
@@ -133,6 +134,7 @@ NextLogits logits_of(Model& model, const Dataset& dataset, int64_t max_rows, int
     if (!batch) return std::nullopt;
     const int64_t rows = std::min(left, batch->rows());
     left -= rows;
+    const TrustedIds trusted(model);
     return model.forward(first_rows(*batch, rows).to(model.device()));
   };
 }

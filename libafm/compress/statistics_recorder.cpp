@@ -1,5 +1,6 @@
 #include "libafm/compress/statistics_recorder.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include <ATen/ATen.h>
@@ -13,6 +14,7 @@ namespace {
 
 constexpr double kAllowedShare = 1e-3;  // of rows that are not finite
 constexpr int64_t kRadiusRows = 512;
+constexpr int64_t kHeadRows = 1 << 14;  // of a table: telling a GPU of shorter blocks takes longer than the CPU's sums
 constexpr double kRadiusSlack = 1.0 + 1e-4;  // above any rounding of a float32 norm
 
 void check_finite_share(const std::string& what, double lost, double rows) {
@@ -105,7 +107,7 @@ void LinearRecorder::add_radius(const at::Tensor& rows) {
   // In pieces that stay in the cache; the slack keeps it an upper bound.
   const at::ScalarType type = rows.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const at::Tensor centre = centre_.to(type);
-  for (const at::Tensor& piece : rows.split(kRadiusRows)) {
+  for (const at::Tensor& piece : rows.split(rows.is_cpu() ? kRadiusRows : rows.size(0))) {
     const at::Tensor largest = (piece.to(type) - centre).norm(2, {1}).amax();
     radius_ = at::maximum(radius_, largest.to(at::kDouble) * kRadiusSlack);
   }
@@ -147,7 +149,7 @@ EmbeddingRecorder::EmbeddingRecorder(nn::EmbeddingImpl& layer, const CollectOpti
       row_starts_(starts_of(layer.options.cardinalities)) {
   if (slots_.empty()) slots_.assign(layer.options.cardinalities.size(), 1);
   slot_starts_ = starts_of(slots_);
-  for (std::size_t j = 0; j < slots_.size(); ++j) pooled_.emplace_back(width());
+  for (std::size_t j = 0; j < slots_.size(); ++j) pooled_.emplace_back(width(), layer_.weight.device());
 }
 
 void EmbeddingRecorder::attach() {
@@ -177,6 +179,11 @@ void EmbeddingRecorder::count_ids(const at::Tensor& ids) {
   const at::Tensor index = at::where(ids.eq(kEmptySlot), row_starts_.back(), rows).flatten();
   if (!counts_.defined()) counts_ = at::zeros({row_starts_.back() + 1}, index.options());
   counts_.index_add_(0, index, at::ones_like(index));
+}
+
+bool EmbeddingRecorder::may_be_empty(std::size_t field) const {
+  const std::vector<bool>& multi = layer_.options.multi_valued;
+  return multi.empty() ? slots_[field] > 1 : multi[field];
 }
 
 at::Tensor EmbeddingRecorder::filled(const at::Tensor& ids, std::size_t field) const {
@@ -210,8 +217,7 @@ void EmbeddingRecorder::add_gradients(const std::vector<at::Tensor>& gradients) 
     if (values.defined()) g.narrow(2, 0, layer_.options.embedding_dim).copy_(values.transpose(0, 1));
     if (wide.defined()) g.select(2, layer_.options.embedding_dim).copy_(wide.expand({fields, ids.size(0)}));
     for (std::size_t j = 0; j < slots_.size(); ++j) {
-      const at::Tensor used = filled(ids, j);
-      if (!used.all().item<bool>()) g[static_cast<int64_t>(j)].mul_(used.unsqueeze(1));
+      if (may_be_empty(j)) g[static_cast<int64_t>(j)].mul_(filled(ids, j).unsqueeze(1));
     }
     add_outer(metric_, g);
   }
@@ -224,11 +230,14 @@ at::Tensor EmbeddingRecorder::table(std::size_t field) const {
 
 std::vector<IdBlock> EmbeddingRecorder::blocks_of(std::size_t field, const at::Tensor& counts) const {
   const at::Tensor rows = table(field);
+  const int64_t head = std::min(rows.size(0), kHeadRows);
+  const at::Tensor head_rows = rows.narrow(0, 0, head).cpu(), head_counts = counts.narrow(0, 0, head).cpu();
   std::vector<IdBlock> blocks;
   int64_t begin = 0;
   for (const int64_t end : block_ends(rows.size(0))) {
-    Moments moments(width());
-    moments.add_weighted(rows.narrow(0, begin, end - begin), counts.narrow(0, begin, end - begin));
+    const at::Tensor &from = end <= head ? head_rows : rows, &weights = end <= head ? head_counts : counts;
+    Moments moments(width(), from.device());
+    moments.add_weighted(from.narrow(0, begin, end - begin), weights.narrow(0, begin, end - begin));
     blocks.push_back({begin, end, on_cpu(moments)});
     begin = end;
   }
@@ -242,10 +251,11 @@ LayerStatistics EmbeddingRecorder::finish(const std::string& layer, double rows)
   statistics.cardinalities = options.cardinalities;
   statistics.embedding_dim = options.embedding_dim;
   statistics.wide = options.wide;
-  const at::Tensor counts = counts_.cpu().to(at::kDouble);
+  const at::Tensor counts = counts_.to(at::kDouble), counts_on_cpu = counts.cpu();
   for (std::size_t j = 0; j < slots_.size(); ++j) {
-    const at::Tensor count = counts.narrow(0, row_starts_[j], options.cardinalities[j]).clone();
-    statistics.id_blocks.push_back(blocks_of(j, count));
+    const int64_t first = row_starts_[j], size = options.cardinalities[j];
+    const at::Tensor count = counts_on_cpu.narrow(0, first, size);
+    statistics.id_blocks.push_back(blocks_of(j, counts.narrow(0, first, size)));
     Moments moments = on_cpu(pooled_[j]);
     double looked_up = moments.count() + static_cast<double>(moments.skipped());
     if (slots_[j] == 1) {

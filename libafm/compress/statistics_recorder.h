@@ -73,6 +73,7 @@ class EmbeddingRecorder : public LayerRecorder {
   void add(const at::Tensor& ids, const at::Tensor& values);
   void count_ids(const at::Tensor& ids);
   void add_pooled(const at::Tensor& ids, const at::Tensor& values);
+  bool may_be_empty(std::size_t field) const;
   at::Tensor filled(const at::Tensor& ids, std::size_t field) const;  // [B]
   int64_t width() const { return layer_.weight.size(1); }             // D, or D + 1 with wide weights
   at::Tensor table(std::size_t field) const;                          // [N_j, width]

@@ -32,7 +32,11 @@ at::Tensor random_order(int64_t rows, at::Device device, uint64_t seed) {
 
 }  // namespace
 
-BatchStream::BatchStream(const Dataset& dataset, BatchOptions options) : dataset_(&dataset), options_(options) {
+BatchStream::BatchStream(const Dataset& dataset, BatchOptions options)
+    : BatchStream(dataset, options, dataset.device()) {}
+
+BatchStream::BatchStream(const Dataset& dataset, BatchOptions options, at::Device device)
+    : dataset_(&dataset), options_(options), device_(device) {
   if (options_.batch_size < 1) {
     fail<std::invalid_argument>("BatchOptions.batch_size must be at least 1, got {}", options_.batch_size);
   }
@@ -70,16 +74,22 @@ bool BatchStream::advance() {
   const auto begin = next_ * options_.batch_size;
   const auto end = std::min(begin + options_.batch_size, dataset_->size());
   ++next_;
-  if (!options_.shuffle) {
-    index_ = at::arange(begin, end, at::TensorOptions(at::kLong).device(dataset_->device()));
-    return true;
-  }
+  index_ = visited(begin, end);
+  return true;
+}
+
+at::Tensor BatchStream::order() {
+  const auto end = options_.drop_last ? batches() * options_.batch_size : dataset_->size();
+  return visited(std::min(next_ * options_.batch_size, end), end);
+}
+
+at::Tensor BatchStream::visited(int64_t begin, int64_t end) {
+  if (!options_.shuffle) return at::arange(begin, end, at::TensorOptions(at::kLong).device(device_));
   if (!order_.defined()) {
-    order_ = random_order(dataset_->size(), dataset_->device(),
+    order_ = random_order(dataset_->size(), device_,
                           mixed(static_cast<uint64_t>(options_.seed), static_cast<uint64_t>(epoch_)));
   }
-  index_ = order_.slice(0, begin, end);
-  return true;
+  return order_.slice(0, begin, end);
 }
 
 }  // namespace afm

@@ -37,6 +37,9 @@ class BatchStream {
   // The dataset must outlive the stream. Starts at epoch 0. Throws std::invalid_argument for a bad option, and for one
   // that leaves no batch (drop_last with fewer rows than a batch).
   explicit BatchStream(const Dataset& dataset, BatchOptions options = {});
+  // The order is drawn, and index() lies, on `device`: as for a copy of the dataset there. For who gathers the rows
+  // itself (order()).
+  BatchStream(const Dataset& dataset, BatchOptions options, at::Device device);
 
   // Starts (or restarts) an epoch; `batch` > 0 continues in its middle. Throws std::invalid_argument unless epoch >= 0
   // and 0 <= batch <= batches().
@@ -48,14 +51,18 @@ class BatchStream {
 
   int64_t batches() const;                    // per epoch
   int64_t position() const { return next_; }  // batches already taken in this epoch
-  // [B] int64: the rows of the batch that next() gave last, on the dataset's device.
+  // [B] int64: the rows of the batch that next() gave last, on the device of the order.
   const at::Tensor& index() const { return index_; }
+  at::Tensor order();  // [rows of batches that the epoch has left] int64, on the device of the order
 
  private:
+  at::Tensor visited(int64_t begin, int64_t end);  // rows, by their place in the epoch
+
   const Dataset* dataset_;
   BatchOptions options_;
-  at::Tensor order_;  // [N] int64, on the dataset's device; undefined until next() needs it
-  at::Tensor index_;  // set by next()
+  at::Device device_;  // of the order
+  at::Tensor order_;   // [N] int64; undefined until it is needed
+  at::Tensor index_;   // set by next()
   int64_t epoch_ = 0;
   int64_t next_ = 0;
 };

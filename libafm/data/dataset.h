@@ -49,6 +49,7 @@ class Dataset {
 
  private:
   friend class BatchStream;
+  friend class StreamedBatches;
   Dataset(Schema schema, std::vector<Batch> shards);
   Batch gather(const at::Tensor& index) const;  // rows() that trusts its index: no wait for the device
   Schema schema_;

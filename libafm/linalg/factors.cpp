@@ -138,7 +138,7 @@ TableFactors mimic_table(const at::Tensor& table, const at::Tensor& mean, const 
   // basis mean - reader mean; none where both are the same.
   const at::Tensor shift = metric.is_plain() ? at::Tensor() : at::mv(basis.t() - reader.t(), centre);
   at::Tensor latent = at::empty({table.size(0), k}, table.options());
-  const int64_t step = rows_per_chunk(table.size(1));
+  const int64_t step = rows_per_chunk(table.size(1), table.device());
   for (int64_t start = 0; start < table.size(0); start += step) {
     const int64_t length = std::min(step, table.size(0) - start);
     const at::Tensor rows = in_float64(table.narrow(0, start, length), table.device());

@@ -52,10 +52,20 @@ bool has_float_product(const at::Tensor& rows, const at::Tensor& weights) {
   return rows.is_cpu() && rows.scalar_type() == at::kFloat && rows.size(1) >= kNarrow && !weights.defined();
 }
 
+// x' x, [m, m], of many rows of few columns on a GPU: one product with so few results would keep few of the
+// multiprocessors busy.
+at::Tensor gram_in_parts(const at::Tensor& x) {
+  constexpr int64_t kParts = 256;
+  const int64_t m = x.size(1), each = x.size(0) / kParts, whole = kParts * each;
+  const at::Tensor parts = x.narrow(0, 0, whole).view({kParts, each, m}), rest = x.narrow(0, whole, x.size(0) - whole);
+  return at::bmm(parts.transpose(1, 2), parts).sum(0).add_(at::mm(rest.t(), rest));
+}
+
 // x' x, [m, m]. BLAS's symmetric product is out of reach through ATen; column blocks spare 3/8 of a general one.
 at::Tensor gram(const at::Tensor& x) {
   constexpr int64_t kBlocks = 4;
   const int64_t m = x.size(1), width = (m + kBlocks - 1) / kBlocks;
+  if (m < kNarrow && !x.is_cpu()) return gram_in_parts(x);
   if (m < kNarrow || !x.is_cpu()) return at::mm(x.t(), x);
   at::Tensor product = at::zeros({m, m}, x.options());
   for (int64_t begin = 0; begin < m; begin += width) {
@@ -118,7 +128,7 @@ at::Tensor Moments::covariance() const {
 void Moments::add_in_chunks(const at::Tensor& rows, const at::Tensor& weights) {
   const at::NoGradGuard no_grad;
   if (dim() == 0) *this = Moments(rows.size(1), rows.device());
-  const int64_t step = rows_per_chunk(dim());
+  const int64_t step = rows_per_chunk(dim(), rows.device());
   for (int64_t start = 0; start < rows.size(0); start += step) {
     const int64_t length = std::min(step, rows.size(0) - start);
     add_chunk(rows.detach().narrow(0, start, length),

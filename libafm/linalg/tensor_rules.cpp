@@ -36,8 +36,20 @@ void require_floats(const char* what, const at::Tensor& tensor, std::initializer
                               description(tensor));
 }
 
+bool all_finite(const at::Tensor& tensor) {
+  if (tensor.dim() == 0 || tensor.numel() == 0) return tensor.isfinite().all().item<bool>();
+  const int64_t piece = int64_t{1} << (tensor.is_cpu() ? 18 : 26), rows = tensor.size(0);
+  const int64_t step = std::max<int64_t>(1, piece / (tensor.numel() / rows));
+  at::Tensor finite;
+  for (int64_t start = 0; start < rows; start += step) {
+    const at::Tensor own = tensor.narrow(0, start, std::min(step, rows - start)).isfinite().all();
+    finite = finite.defined() ? finite.logical_and(own) : own;
+  }
+  return finite.item<bool>();
+}
+
 void require_finite(const char* what, const at::Tensor& tensor) {
-  if (tensor.isfinite().all().item<bool>()) return;
+  if (all_finite(tensor)) return;
   fail<std::invalid_argument>("{} must be finite, got a NaN or an infinity", what);
 }
 
@@ -46,10 +58,11 @@ void require_rank(const char* what, int64_t k, int64_t largest) {
   fail<std::invalid_argument>("{} must be in [0, {}], got {}", what, largest, k);
 }
 
-int64_t rows_per_chunk(int64_t columns) {
+int64_t rows_per_chunk(int64_t columns, at::Device device) {
   constexpr int64_t kCacheBytes = int64_t{8} << 20;
   constexpr int64_t kLargestBytes = int64_t{64} << 20;
   const int64_t row_bytes = columns * static_cast<int64_t>(sizeof(double));
+  if (!device.is_cpu()) return std::max<int64_t>(1, kLargestBytes / row_bytes);
   // Merging a batch costs m^2, its scatter B m^2: wide rows need taller chunks than the cache would like.
   const int64_t wanted = std::max(kCacheBytes / row_bytes, 2 * columns);
   return std::max<int64_t>(1, std::min(wanted, kLargestBytes / row_bytes));

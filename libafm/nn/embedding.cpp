@@ -39,11 +39,12 @@ std::vector<std::size_t> tier_counts(const EmbeddingLayout& layout) {
 EmbeddingImpl::EmbeddingImpl(EmbeddingOptions chosen) : options(checked_options(std::move(chosen))) { reset(); }
 
 void EmbeddingImpl::reset() {
-  allocate(at::TensorOptions().dtype(at::kFloat));
+  allocate(BlankScope::options());
   reset_parameters();
 }
 
 void EmbeddingImpl::reset_parameters() {
+  if (BlankScope::active()) return;
   const torch::NoGradGuard no_grad;
   (is_dense() ? weight : latent).normal_(0, options.init_std);
   if (!layout_->expands) return;

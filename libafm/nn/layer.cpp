@@ -2,6 +2,7 @@
 
 #include <stdexcept>
 #include <unordered_set>
+#include <utility>
 
 #include <fmt/ranges.h>
 
@@ -20,7 +21,18 @@ Layer& layer_named(const std::vector<std::pair<std::string, Layer*>>& layers, co
                               fmt::join(known, ", "));
 }
 
+thread_local std::optional<at::TensorOptions> blank_options;
+
 }  // namespace
+
+BlankScope::BlankScope(at::Device device, at::ScalarType type)
+    : outer_(std::exchange(blank_options, at::TensorOptions(device).dtype(type))) {}
+
+BlankScope::~BlankScope() { blank_options = outer_; }
+
+bool BlankScope::active() { return blank_options.has_value(); }
+
+at::TensorOptions BlankScope::options() { return blank_options.value_or(at::TensorOptions().dtype(at::kFloat)); }
 
 void check_no_units(const LayerPlan& plan) {
   if (plan.units == 0) return;

@@ -5,10 +5,12 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
 #include "libafm/nn/rank_plan.h"
@@ -48,6 +50,22 @@ class Layer {
 
  private:
   OutputHook hook_;
+};
+
+// Layers that this thread makes, and fresh values that it asks for, within this scope stay uninitialised, of this type
+// and on this device: for who overwrites them all. A table is then never filled twice, nor made in two memories.
+class BlankScope {
+ public:
+  BlankScope(at::Device device, at::ScalarType type);
+  ~BlankScope();
+  BlankScope(const BlankScope&) = delete;
+  BlankScope& operator=(const BlankScope&) = delete;
+
+  static bool active();
+  static at::TensorOptions options();  // of a fresh parameter; outside any scope float32 on the CPU
+
+ private:
+  std::optional<at::TensorOptions> outer_;
 };
 
 // Throws std::invalid_argument when `plan` asks for fewer units, which only factorize() can do.

@@ -46,11 +46,12 @@ void check_factor(std::string_view name, const at::Tensor& factor, at::IntArrayR
 LinearImpl::LinearImpl(LinearOptions chosen) : options(checked(chosen)) { reset(); }
 
 void LinearImpl::reset() {
-  allocate(at::TensorOptions().dtype(at::kFloat));
+  allocate(BlankScope::options());
   reset_parameters();
 }
 
 void LinearImpl::reset_parameters() {
+  if (BlankScope::active()) return;
   const torch::NoGradGuard no_grad;
   for (const auto& tensor : {weight, down, up}) {
     if (tensor.defined()) torch::nn::init::xavier_normal_(tensor);
@@ -89,12 +90,12 @@ at::Tensor LinearImpl::forward(const at::Tensor& x) {
   return y;
 }
 
-at::Tensor LinearImpl::forward_relu(const at::Tensor& x) {
 at::Tensor linear_row(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   if (const auto fused = fused_linear_row(x, weight, bias)) return fused->squeeze(1);
   return at::linear(x, weight, bias.defined() ? std::optional(bias) : std::nullopt).squeeze(1);
 }
 
+at::Tensor LinearImpl::forward_relu(const at::Tensor& x) {
   if (is_plain()) {
     if (const auto y = fused_linear_relu(x, weight, bias)) return *y;
   }

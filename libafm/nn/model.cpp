@@ -96,6 +96,7 @@ FoldResult Model::folded() const {
 }
 
 std::shared_ptr<Model> copy_of(const Model& model) {
+  const nn::BlankScope blank(model.device(), model.dtype());
   auto copy = model.build_like(nn::rank_plan_of(model));
   const TensorMap state = state_of(model);
   for (auto& [name, tensor] : state_of(*copy)) {

@@ -11,6 +11,7 @@
 #include "libafm/core/fail.h"
 #include "libafm/nn/model_file.h"
 #include "libafm/train/check_options.h"
+#include "libafm/train/data_place.h"
 #include "libafm/train/finite_check.h"
 #include "libafm/train/fused.h"
 #include "libafm/train/loss.h"
@@ -66,16 +67,18 @@ EpochLoop::EpochLoop(Model& model, const Dataset& train_set, const Dataset& vali
       on_progress_(on_progress),
       lane_(lane),
       device_(device_of(options.device)),
-      train_set_(on_device(train_set, device_)),
-      valid_set_(on_device(valid_set, device_)),
+      streams_rows_(streams_rows(options, model, train_set, device_)),
+      train_set_(streams_rows_ ? train_set : on_device(train_set, device_)),
+      valid_set_(streams_rows_ ? valid_set : on_device(valid_set, device_)),
       teacher_logits_(logits_of_teachers(options, train_set_, device_)),
       click_rate_(train_set_.click_rate()),
       identity_(identity_of(model, train_set, valid_set, options)),
-      stream_(train_set_, batch_options(options, train_set.size())),
+      stream_(train_set_, batch_options(options, train_set.size()), device_),
       optimizer_(make_optimizer(moved(model, device_), options)),
       loss_sum_(at::zeros({}, at::TensorOptions(device_).dtype(at::kDouble))),
       finite_batches_(at::zeros({}, at::TensorOptions(device_).dtype(at::kLong))) {
-  if (device_.is_cuda()) resident_ = train_set_.range(0, train_set_.size());
+  if (streams_rows_) streamed_ = std::make_unique<StreamedBatches>(train_set_, device_, options.batch_size);
+  if (device_.is_cuda() && !streams_rows_) resident_ = train_set_.range(0, train_set_.size());
   if (options.cuda_graph && device_.is_cuda()) record_steps();
   position_.learning_rate = options.learning_rate;
   seed_random(options.seed, device_);
@@ -113,9 +116,11 @@ void EpochLoop::run_batches() {
   stream_.start_epoch(epochs_done(), position_.batch);
   epoch_watch_ = Stopwatch(position_.seconds);
   epoch_watch_.resume();
+  if (streamed_) streamed_->start(stream_.order().cpu());
   while (stream_.advance()) {
     step();
     ++position_.batch;
+    if (position_.batch % optimizer_->steps_before_flush() == 0) optimizer_->flush();
     const bool report_now = on_progress_ && report_watch_.seconds() >= kSecondsPerReport;
     const bool save_now = !options_.checkpoint.empty() && save_watch_.seconds() >= options_.checkpoint_seconds;
     if (report_now || save_now || position_.batch - checked_ >= kBatchesPerLossCheck) check_loss();
@@ -143,6 +148,7 @@ void EpochLoop::record_steps() {
 void EpochLoop::step() {
   const at::Tensor& index = stream_.index();
   const double rate = learning_rate_of(position_.batch);
+  if (streamed_) batch_ = streamed_->next();
   if (graphed_ && std::exchange(rate_now_, rate) != rate) rate_.fill_(rate);
   const bool repeats = graphed_ && index.size(0) == options_.batch_size;
   if (repeats) index_.copy_(index);
@@ -151,9 +157,14 @@ void EpochLoop::step() {
   repeats ? graphed_->run(model_, [&] { train_on(index_, rate); }) : train_on(index, rate);
 }
 
-void EpochLoop::train_on(const at::Tensor& index, double learning_rate) {
+Batch EpochLoop::rows_of(const at::Tensor& index) const {
+  if (streamed_) return batch_;
   const auto gathered = resident_.ids.defined() ? fused_gather(resident_, index) : std::nullopt;
-  const Batch batch = gathered ? *gathered : stream_.gather(index);
+  return gathered ? *gathered : stream_.gather(index);
+}
+
+void EpochLoop::train_on(const at::Tensor& index, double learning_rate) {
+  const Batch batch = rows_of(index);
   optimizer_->zero_grad();
   const at::Tensor logits = model_.forward(batch);
   check_logits(model_, logits, batch.rows());

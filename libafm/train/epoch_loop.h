@@ -8,6 +8,7 @@
 
 #include "libafm/core/tensors.h"
 #include "libafm/data/batch_stream.h"
+#include "libafm/data/streamed_batches.h"
 #include "libafm/metrics/scores.h"
 #include "libafm/train/checkpoint.h"
 #include "libafm/train/graphed_step.h"
@@ -34,6 +35,7 @@ class EpochLoop {
   void run_epochs();
   void run_batches();
   void step();
+  Batch rows_of(const at::Tensor& index) const;
   void train_on(const at::Tensor& index, double learning_rate);
   void record_steps();
   void check_batch_loss(const at::Tensor& loss, const at::Tensor& logits, const at::Tensor& index) const;
@@ -60,16 +62,19 @@ class EpochLoop {
   const ProgressCallback& on_progress_;
   const Lane& lane_;
   at::Device device_;
+  bool streams_rows_;
   Dataset train_set_, valid_set_;
   at::Tensor teacher_logits_;  // [N]; undefined without teachers
   double click_rate_;          // of the training set
   RunIdentity identity_;
   BatchStream stream_;
   std::unique_ptr<Optimizer> optimizer_;
-  Batch resident_;                        // all rows, on a GPU
-  std::unique_ptr<GraphedStep> graphed_;  // null: every step is launched anew
-  at::Tensor rate_, index_;               // what a recorded step reads: [1] learning rate, [batch_size] rows
-  double rate_now_ = -1.0;                // in `rate_`
+  std::unique_ptr<StreamedBatches> streamed_;  // null: the rows are on the device
+  Batch batch_;                                // of `streamed_`, at the same place each time
+  Batch resident_;                             // all rows, on a GPU
+  std::unique_ptr<GraphedStep> graphed_;       // null: every step is launched anew
+  at::Tensor rate_, index_;                    // what a recorded step reads: [1] learning rate, [batch_size] rows
+  double rate_now_ = -1.0;                     // in `rate_`
   RunPosition position_;
   TensorMap best_;
   at::Tensor loss_sum_;        // on the device: reading it each batch would make a GPU wait

@@ -42,6 +42,14 @@ constexpr std::array<std::string_view, 3> enum_names(std::type_identity<Precisio
   return {"float32", "tf32", "bf16"};
 }
 
+// Of the training and validation rows while a model trains on a GPU. kResident: a copy of all rows there. kStreamed:
+// they stay where they are (mapped files that the memory of the CPU should hold) and go there batch by batch, ahead of
+// their use; the batches are the same. kAuto: resident where they fit.
+enum class DataPlace { kAuto, kResident, kStreamed };
+constexpr std::array<std::string_view, 3> enum_names(std::type_identity<DataPlace>) {
+  return {"auto", "resident", "streamed"};
+}
+
 struct TrainOptions {
   int64_t epochs = 50;          // at most; >= 1
   int64_t batch_size = 4096;    // rows; >= 2
@@ -60,6 +68,7 @@ struct TrainOptions {
   // Record one step on a GPU and repeat it. For models whose forward() does the same work on the device for every batch
   // of one size, as those of models/ do; a step that cannot be recorded is done as without.
   bool cuda_graph = false;
+  DataPlace data = DataPlace::kAuto;
   double distillation = 1.0;  // with teachers: weight a of a KL(teachers || student); >= 0
   double temperature = 1.0;   // of both logits in that term; > 0
   // Added to that weight on the rows where the teachers are on the label's side of the click rate: decisions that were
@@ -92,6 +101,7 @@ constexpr auto field_list(std::type_identity<TrainOptions>) {
       field("device", &TrainOptions::device, "cpu, cuda or cuda:N."),
       field("precision", &TrainOptions::precision, "Of matrix products on a GPU: float32, tf32 or bf16."),
       field("cuda_graph", &TrainOptions::cuda_graph, "Record one step on a GPU and repeat it."),
+      field("data", &TrainOptions::data, "Rows on a GPU: resident, streamed, or auto (what fits)."),
       field("distillation", &TrainOptions::distillation, "Weight of the teachers' term."),
       field("temperature", &TrainOptions::temperature, "Temperature of the teachers' term."),
       field("label_preserving", &TrainOptions::label_preserving, "More weight of it where the teachers are right."),
@@ -129,8 +139,9 @@ struct Progress {
 // to stop: the checkpoint on disk stays whole, and the exception passes through.
 using ProgressCallback = std::function<void(const Progress&)>;
 
-// Throws std::invalid_argument for a bad option, DataError for data that does not fit the model, Error when a loss is
-// NaN or infinite (names epoch and batch; the model keeps its best weights).
+// Throws std::invalid_argument for a bad option, DataError for data that does not fit the model, Error when a loss, a
+// gradient or a weight is NaN or infinite: it names epoch and batch, and on the CPU, before the step is taken, the
+// first such row or the parameter. The model keeps its best weights, a checkpoint on disk its last good state.
 History train(Model& model, const Dataset& train_set, const Dataset& valid_set, const TrainOptions& options = {},
               const ProgressCallback& on_progress = {});
 

@@ -43,6 +43,30 @@ TEST_CASE("the covariance of a table under its id histogram is that of the looke
   CHECK(relative_error(two_pass_covariance(table.to(at::kDouble)), two_pass_covariance(looked_up)) > 0.01);
 }
 
+TEST_CASE("a GPU adds up what the CPU does, narrow and wide, with weights and without", "[cuda]") {
+  if (!torch::cuda::is_available()) SKIP("no CUDA device");
+  torch::manual_seed(5);
+  for (const int64_t rows : {1, 255, 256, 5000, 700'000}) {
+    for (const int64_t dim : {1, 17, 130}) {
+      if (rows * dim > 20'000'000) continue;
+      INFO(rows << " rows of " << dim);
+      const at::Tensor table = correlated_rows(rows, dim, 100.0).to(at::kFloat);
+      const at::Tensor weights = torch::randint(0, 3, {rows}, torch::kDouble);
+      Moments here(dim), there(dim, at::kCUDA), plain_here(dim), plain_there(dim, at::kCUDA);
+      here.add_weighted(table, weights);
+      there.add_weighted(table.cuda(), weights);
+      plain_here.add(table.to(at::kDouble));
+      plain_there.add(table.cuda());
+      CHECK(there.count() == here.count());
+      CHECK(relative_error(there.mean().cpu(), here.mean()) < kWeightedRounding);
+      CHECK((there.covariance().cpu() - here.covariance()).norm().item<double>() <
+            kWeightedRounding * (1e-6 + here.covariance().norm().item<double>()));
+      CHECK((plain_there.covariance().cpu() - plain_here.covariance()).norm().item<double>() <
+            kWeightedRounding * (1e-6 + plain_here.covariance().norm().item<double>()));
+    }
+  }
+}
+
 TEST_CASE("all weights scaled by one factor leave mean and covariance alone") {
   torch::manual_seed(4);
   const at::Tensor rows = correlated_rows(50, 4), weights = torch::rand({50}, torch::kDouble);

@@ -36,6 +36,21 @@ TEST_CASE("NaN and both infinities are refused, the largest finite numbers are n
   CHECK_NOTHROW(require_finite("f: x", torch::tensor({1e308, -1e308, 0.0}, torch::kDouble)));
 }
 
+TEST_CASE("one number that is not finite is found wherever it is, in any piece and any view") {
+  CHECK(all_finite(torch::zeros({0, 3})));
+  CHECK_FALSE(all_finite(torch::tensor(NAN)));
+  torch::manual_seed(1);
+  for (int trial = 0; trial < 20; ++trial) {
+    at::Tensor values = torch::randn({40'000, 17});
+    const at::Tensor view = values.narrow(1, 0, 16);
+    REQUIRE(all_finite(values));
+    const int64_t row = torch::randint(40'000, {1}).item<int64_t>(), column = trial % 17;
+    values[row][column] = trial % 2 == 0 ? NAN : INFINITY;
+    CHECK_FALSE(all_finite(values));
+    CHECK(all_finite(view) == (column == 16));
+  }
+}
+
 TEST_CASE("ranks outside the range are refused") {
   CHECK_THROWS_MATCHES(require_rank("f: k", 5, 4), std::invalid_argument, Message("f: k must be in [0, 4], got 5"));
   CHECK_THROWS_MATCHES(require_rank("f: k", -1, 4), std::invalid_argument, Message("f: k must be in [0, 4], got -1"));

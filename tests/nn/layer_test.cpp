@@ -40,6 +40,31 @@ TEST_CASE("layers are found by module path, in order, each shared one once") {
   CHECK(paths_of(ranker) == std::vector<std::string>{"embedding", "hidden", "head"});
 }
 
+TEST_CASE("layers made in a blank scope have its type and draw no random numbers, those after it do") {
+  const EmbeddingOptions table{.cardinalities = {5, 7}, .embedding_dim = 4, .wide = true};
+  torch::manual_seed(1);
+  const at::Tensor expected = torch::rand({3});
+  torch::manual_seed(1);
+  {
+    const BlankScope blank(at::kCPU, at::kDouble);
+    const Embedding embedding(table);
+    const Linear linear(4, 3);
+    CHECK(embedding->weight.scalar_type() == at::kDouble);
+    CHECK(linear->weight.scalar_type() == at::kDouble);
+    CHECK(embedding->weight.sizes() == at::IntArrayRef({12, 5}));
+    {
+      const BlankScope inner(at::kCPU, at::kBFloat16);
+      CHECK(Linear(4, 3)->bias.scalar_type() == at::kBFloat16);
+    }
+    CHECK(Linear(4, 3)->bias.scalar_type() == at::kDouble);
+    linear->reset_parameters();
+  }
+  CHECK(torch::equal(torch::rand({3}), expected));
+  torch::manual_seed(1);
+  CHECK(Embedding(table)->weight.scalar_type() == at::kFloat);
+  CHECK_FALSE(torch::equal(torch::rand({3}), expected));
+}
+
 TEST_CASE("a root that is a layer itself has the empty path") {
   Linear layer(2, 2);
   CHECK(paths_of(*layer) == std::vector<std::string>{""});

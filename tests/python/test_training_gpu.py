@@ -76,3 +76,31 @@ def test_a_recorded_run_goes_on_from_its_checkpoint(tmp_path) -> None:
     afm.train(model, TRAIN, VALID, resume=True, **common)
     for name, weight in whole.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_streamed_rows_train_as_resident_ones_do(recorded) -> None:
+    options = {"optimizer": "adagrad", "cuda_graph": recorded}
+    resident, _ = trained(afm.DeepFM, "cuda", data="resident", **options)
+    streamed, history = trained(afm.DeepFM, "cuda", data="streamed", **options)
+    assert history.epochs[-1].valid_auc > 0.7
+    for name, weight in resident.state_dict().items():
+        assert torch.equal(streamed.state_dict()[name], weight), name
+
+
+def test_many_streamed_rows_come_in_the_order_that_the_device_draws() -> None:
+    many = clicks((1 << 20) + 70_000, 3)
+    models = []
+    for data in ("resident", "streamed"):
+        torch.manual_seed(1)
+        model = afm.DeepFM(TRAIN.schema, embedding_dim=8, hidden=[16], init_std=0.01, batch_norm=False)
+        afm.train(model, many, VALID, batch_size=1 << 16, epochs=1, device="cuda", data=data, optimizer="adagrad")
+        models.append(model.state_dict())
+    for name, weight in models[0].items():
+        assert torch.equal(models[1][name], weight), name
+
+
+def test_rows_on_a_gpu_cannot_be_streamed() -> None:
+    model = afm.DeepFM(TRAIN.schema, embedding_dim=8, hidden=[16])
+    with pytest.raises(ValueError, match="data must be auto or resident for rows on a GPU, got streamed"):
+        afm.train(model, TRAIN.to("cuda"), VALID, device="cuda", data="streamed")
