@@ -3,7 +3,10 @@
 PYTHON = $(shell scripts/bootstrap.sh --python)
 RUN = PYTHONPATH=$(CURDIR)/build/python $(PYTHON)
 
-.PHONY: help quickstart test build bootstrap format lint asan kills stubs clean
+CLANGXX = $(or $(shell command -v clang++),$(lastword $(sort $(wildcard /usr/bin/clang++-*))))
+AFM_FUZZ_SECONDS ?= 600
+
+.PHONY: help quickstart test build bootstrap format lint asan tsan fuzz kills stubs clean
 
 help:
 	@echo "make quickstart   build, then prepare, train, compress, fine-tune and report on MovieLens-100k"
@@ -12,6 +15,8 @@ help:
 	@echo "make format       clang-format and ruff on every source"
 	@echo "make lint         what ruff and clang-format would change"
 	@echo "make asan         C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make tsan         C++ tests under ThreadSanitizer"
+	@echo "make fuzz         every fuzzer for AFM_FUZZ_SECONDS (600), one after the other; needs clang"
 	@echo "make kills        training, compress and prepare killed 60 times each at random moments; other moments each time"
 	@echo "make stubs        regenerate python/afm/_core.pyi"
 
@@ -35,10 +40,17 @@ build: bootstrap build/build.ninja
 test: build
 	@ctest --test-dir build --output-on-failure --no-tests=error --parallel 2
 
-asan: bootstrap
-	cmake --preset asan -DAFM_PYTHON_EXECUTABLE=$(PYTHON)
-	cmake --build --preset asan
-	ctest --preset asan
+asan tsan: bootstrap
+	cmake --preset $@ -DAFM_PYTHON_EXECUTABLE=$(PYTHON)
+	cmake --build --preset $@
+	ctest --preset $@
+
+fuzz: bootstrap build/build.ninja
+	cmake --preset fuzz -DCMAKE_CXX_COMPILER=$(CLANGXX) -DAFM_PYTHON_EXECUTABLE=$(PYTHON)
+	cmake --build --preset fuzz
+	cmake --build build --target afm_core_python
+	tests/fuzz/run.sh build-fuzz $(AFM_FUZZ_SECONDS)
+	$(RUN) tests/fuzz/fuzz_tables.py --seconds $(AFM_FUZZ_SECONDS) --keep build-fuzz/crashes
 
 kills: build
 	AFM_KILLS=60 AFM_KILL_SEED=$$(date +%s) $(RUN) -m pytest -q -rP -p no:cacheprovider tests/python/test_crashes.py
