@@ -20,52 +20,61 @@ struct Reading {
   float* terms;
 };
 
-// The mean over the filled slots, zero when there are none. Returns how many are filled.
-int64_t read_mean(const Reading& reading, const Field& field, int64_t row, float* values, float* one) {
-  const int32_t* ids = reading.input.ids + row * reading.features.slots + field.slot;
-  const int64_t width = field.table.width;
+// The mean over the filled slots of a multi-valued field, zero when there are none.
+void read_mean(const Reading& reading, std::size_t j, int64_t row, float* values, float* one) {
+  const Features& features = reading.features;
+  const FieldPlace place{.table = features.places[j].table};
+  const int32_t* ids = reading.input.ids + row * features.slots + features.places[j].slot;
+  const int64_t width = place.table.width;
   std::fill_n(values, width, 0.0F);
   int64_t filled = 0;
   float wide = 0;
-  for (int64_t slot = 0; slot < field.slots; ++slot) {
+  for (int64_t slot = 0; slot < features.fields[j].slots; ++slot) {
     if (ids[slot] == kEmptySlot) continue;
-    reading.kernels.gather(field.table, ids + slot, 1, 1, one, width, &wide);
+    reading.kernels.gather(&place, 1, ids + slot, 1, 1, one, width, &wide);
     for (int64_t c = 0; c < width; ++c) values[c] += one[c];
     ++filled;
   }
-  if (filled == 0) return 0;
+  if (filled == 0) return;
   const float share = 1.0F / static_cast<float>(filled);
   for (int64_t c = 0; c < width; ++c) values[c] *= share;
   reading.terms[row] += wide * share;
-  return filled;
 }
 
-bool is_filled(const Reading& reading, const Field& field, int64_t row) {
-  const int32_t* ids = reading.input.ids + row * reading.features.slots + field.slot;
-  return std::any_of(ids, ids + field.slots, [](int32_t id) { return id != kEmptySlot; });
+bool is_filled(const Reading& reading, std::size_t j, int64_t row) {
+  const Features& features = reading.features;
+  const int32_t* ids = reading.input.ids + row * features.slots + features.places[j].slot;
+  return std::any_of(ids, ids + features.fields[j].slots, [](int32_t id) { return id != kEmptySlot; });
 }
 
-// The stored values of a field for all rows.
-void read_stored(const Reading& reading, const Field& field, float* values, int64_t stride, float* one) {
+// The stored values of all fields, by rows of `stride`.
+void read_stored(const Reading& reading, float* values, int64_t stride, float* one) {
+  const Features& features = reading.features;
   const FeatureRows& input = reading.input;
-  if (!field.multi) {
-    reading.kernels.gather(field.table, input.ids + field.slot, reading.features.slots, input.rows, values, stride,
-                           reading.terms);
-    return;
+  for (std::size_t j = 0; j < features.fields.size(); ++j) {
+    if (features.fields[j].multi) {
+      float* to = values + features.places[j].column;
+      for (int64_t r = 0; r < input.rows; ++r) read_mean(reading, j, r, to + r * stride, one);
+      continue;
+    }
+    const std::size_t begin = j;
+    while (j + 1 < features.fields.size() && !features.fields[j + 1].multi) ++j;
+    reading.kernels.gather(features.places.data() + begin, static_cast<int64_t>(j + 1 - begin), input.ids,
+                           features.slots, input.rows, values, stride, reading.terms);
   }
-  for (int64_t r = 0; r < input.rows; ++r) read_mean(reading, field, r, values + r * stride, one);
 }
 
 // x = offset + basis' z by rows. A joint wide weight is decoded behind the last value, where the next field, the dense
 // features or nothing will come; it is taken from there at once.
-void decode(const Reading& reading, const Field& field, const float* latents, int64_t stride, float* linear_scratch) {
+void decode(const Reading& reading, std::size_t j, const float* latents, int64_t stride, float* linear_scratch) {
   const Features& features = reading.features;
+  const Field& field = features.fields[j];
   float* x = reading.x + field.column;
   const int64_t decoded = static_cast<int64_t>(field.offset.size());
-  if (field.table.width == 0) {
+  if (features.places[j].table.width == 0) {
     for (int64_t r = 0; r < reading.input.rows; ++r) std::copy_n(field.offset.data(), decoded, x + r * reading.stride);
   } else {
-    reading.kernels.linear(field.decoder.packed(), {.x = latents,
+    reading.kernels.linear(field.decoder.packed(), {.x = latents + features.places[j].column,
                                                     .x_stride = stride,
                                                     .rows = reading.input.rows,
                                                     .bias = field.offset.data(),
@@ -74,44 +83,32 @@ void decode(const Reading& reading, const Field& field, const float* latents, in
                                                     .scratch = linear_scratch});
   }
   for (int64_t r = 0; field.multi && r < reading.input.rows; ++r) {
-    if (!is_filled(reading, field, r)) std::fill_n(x + r * reading.stride, decoded, 0.0F);
+    if (!is_filled(reading, j, r)) std::fill_n(x + r * reading.stride, decoded, 0.0F);
   }
   for (int64_t r = 0; features.joint && r < reading.input.rows; ++r) {
     reading.terms[r] += x[r * reading.stride + features.dim];
   }
 }
 
-// Few rows wait for memory once per field, unless all their fields are asked for first.
-void prefetch_fields(const Reading& reading) {
-  constexpr int64_t kFewRows = 8;
-  const FeatureRows& input = reading.input;
-  if (input.rows > kFewRows) return;
-  for (const Field& field : reading.features.fields) {
-    if (field.multi) continue;
-    reading.kernels.prefetch(field.table, input.ids + field.slot, reading.features.slots, input.rows);
-  }
+void add_presence(const Reading& reading, std::size_t j) {
+  float* x = reading.x + reading.features.places[j].column + reading.features.places[j].table.width;
+  for (int64_t r = 0; r < reading.input.rows; ++r) x[r * reading.stride] = is_filled(reading, j, r) ? 1.0F : 0.0F;
 }
 
 void read_fields(const Reading& reading, Scratch scratch) {
-  prefetch_fields(reading);
   const Features& features = reading.features;
   float* one = scratch.take(features.widest);
   if (!features.expands) {
-    for (const Field& field : features.fields) {
-      float* x = reading.x + field.column;
-      read_stored(reading, field, x, reading.stride, one);
-      for (int64_t r = 0; field.presence && r < reading.input.rows; ++r) {
-        x[r * reading.stride + field.table.width] = is_filled(reading, field, r) ? 1.0F : 0.0F;
-      }
+    read_stored(reading, reading.x, reading.stride, one);
+    for (std::size_t j = 0; j < features.fields.size(); ++j) {
+      if (features.fields[j].presence) add_presence(reading, j);
     }
     return;
   }
-  const int64_t stride = Scratch::padded(features.widest);
+  const int64_t stride = padded_stride(features.latents);
   float* latents = scratch.take(kLinearRows * stride);
-  for (const Field& field : features.fields) {
-    read_stored(reading, field, latents, stride, one);
-    decode(reading, field, latents, stride, scratch.take(0));
-  }
+  read_stored(reading, latents, stride, one);
+  for (std::size_t j = 0; j < features.fields.size(); ++j) decode(reading, j, latents, stride, scratch.take(0));
 }
 
 void add_decoded_pairs(const Reading& reading, const Share& share, Scratch scratch) {
@@ -178,7 +175,7 @@ void check_ids(const Features& features, const FeatureRows& input) {
     int64_t s = 0;
     while (!is_wrong(row, s)) ++s;
     std::size_t j = 0;
-    while (s >= features.fields[j].slot + features.fields[j].slots) ++j;
+    while (s >= features.places[j].slot + features.fields[j].slots) ++j;
     fail<DataError>("field '{}' has id {}, its ids are 0 to {}", features.names[j], row[s],
                     features.highest[static_cast<std::size_t>(s)]);
   }
@@ -186,7 +183,7 @@ void check_ids(const Features& features, const FeatureRows& input) {
 
 int64_t feature_scratch(const Features& features) {
   const int64_t one = Scratch::padded(features.widest);
-  const int64_t of_fields = one + (features.expands ? kLinearRows * one : 0);
+  const int64_t of_fields = one + (features.expands ? kLinearRows * padded_stride(features.latents) : 0);
   const int64_t of_pairs = std::max(one, Scratch::padded(features.dim) * kLinearRows);
   return std::max(of_fields, of_pairs) + Scratch::padded(features.linear_scratch);
 }
@@ -219,10 +216,10 @@ void sum_fields(const Kernels& kernels, const Features& features, const float* x
     return;
   }
   std::fill_n(sum, features.sum_width, 0.0F);
-  for (const Field& field : features.fields) {
-    const int64_t width =
-        features.pairs == Pairs::kValues ? features.dim : field.table.width + (field.presence ? 1 : 0);
-    kernels.axpy(1.0F, x + field.column, sum, width);
+  for (std::size_t j = 0; j < features.fields.size(); ++j) {
+    const Field& field = features.fields[j];
+    const int64_t stored = features.places[j].table.width + (field.presence ? 1 : 0);
+    kernels.axpy(1.0F, x + field.column, sum, features.pairs == Pairs::kValues ? features.dim : stored);
   }
 }
 

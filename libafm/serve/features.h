@@ -34,8 +34,7 @@ inline constexpr int kReaders = 3;
 inline constexpr int kMlp = 0, kCross = 1, kWide = 2;
 
 struct Field {
-  FieldTable table;
-  int64_t slot = 0, slots = 1;  // first one, among those of the part
+  int64_t slots = 1;
   bool multi = false;
   bool presence = false;  // one more coordinate: whether a slot is filled
   int64_t column = 0;     // first one in the row of features
@@ -46,13 +45,15 @@ struct Field {
 // The weights by which a model reads the features of one part of its fields.
 struct Features {
   std::vector<Field> fields;
+  std::vector<FieldPlace> places;        // of the fields: first slot, and column in the row of features, or of latents
   std::vector<std::string> names;        // of the fields
   std::vector<int32_t> lowest, highest;  // [S] ids allowed
   int64_t slots = 0, dense = 0;
   int64_t id_width = 0, width = 0;  // columns of fields with ids; and of dense features behind them
   int64_t dim = 0;                  // D
   bool expands = false, joint = false;
-  int64_t widest = 0;  // columns of a field, at most
+  int64_t widest = 0;   // columns of a field, at most
+  int64_t latents = 0;  // columns of all fields as they are stored, where they are decoded
 
   Pairs pairs = Pairs::kNone;
   int64_t sum_width = 0;       // of the sum over fields: D, or the largest rank

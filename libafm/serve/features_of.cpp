@@ -54,13 +54,17 @@ class Builder {
   }
 
   void add_field(const StoredField& stored, std::size_t j, int64_t count) {
-    Field field{.table = stored.table,
-                .slot = features_.slots,
-                .slots = stored.slots,
+    Field field{.slots = stored.slots,
                 .multi = stored.multi,
                 .presence = stored.multi && embedding_.folded,
                 .column = features_.width};
-    if (embedding_.expands) add_decoder(field, stored, j);
+    features_.places.push_back({.table = stored.table,
+                                .slot = features_.slots,
+                                .column = embedding_.expands ? features_.latents : features_.width});
+    if (embedding_.expands) {
+      features_.latents += stored.width;
+      add_decoder(field, stored, j);
+    }
     features_.slots += stored.slots;
     features_.lowest.insert(features_.lowest.end(), static_cast<std::size_t>(stored.slots), stored.multi ? -1 : 0);
     features_.highest.insert(features_.highest.end(), static_cast<std::size_t>(stored.slots),

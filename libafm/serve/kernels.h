@@ -104,15 +104,20 @@ struct FieldTable {
   const TierRows* tiers = nullptr;      // cover all ids of the field
 };
 
+// A field among others: its id is ids[slot] of a row, its values go to values[column].
+struct FieldPlace {
+  FieldTable table;
+  int64_t slot = 0, column = 0;
+};
+
 struct Kernels {
   void (*linear)(const PackedMatrix& matrix, const LinearCall& call);
 
-  // Asks for the rows that gather() will read, so that those of many fields travel at once.
-  void (*prefetch)(const FieldTable& table, const int32_t* ids, int64_t id_stride, int64_t rows);
-  // For r < rows: values[r * value_stride + c] = value c < width of row ids[r * id_stride] (0 from its rank on), and
-  // wide[r] += its wide weight, where the table holds them and wide is not null. Every id is in range.
-  void (*gather)(const FieldTable& table, const int32_t* ids, int64_t id_stride, int64_t rows, float* values,
-                 int64_t value_stride, float* wide);
+  // For r < rows and each field: values[r * value_stride + column + c] = value c < width of row
+  // ids[r * id_stride + slot] (0 from its rank on), and wide[r] += its wide weight, where the table holds them and wide
+  // is not null. Every id is in range.
+  void (*gather)(const FieldPlace* fields, int64_t count, const int32_t* ids, int64_t id_stride, int64_t rows,
+                 float* values, int64_t value_stride, float* wide);
 
   // out[r] += sum_{i<j} <e_i, e_j> over the rows' [F, D]. scratch: D floats.
   void (*factorization_machine)(const float* values, int64_t stride, int64_t rows, int64_t fields, int64_t dim,

@@ -71,46 +71,55 @@ AFM_INLINE void prefetch_row(const FieldTable& table, const TierRows& tier, int6
   __builtin_prefetch(static_cast<const char*>(table.row_scale) + 2 * (tier.scale + (id - tier.first)));
 }
 
-// Most fields have one tier, whose numbers then stay in registers; this is the way of the others.
+// Most fields have one tier; this is the way of the others.
 const TierRows& later_tier(const FieldTable& table, int64_t id) {
   const TierRows* tier = table.tiers + 1;
   while (id >= tier->end) ++tier;
   return *tier;
 }
 
-AFM_INLINE void prefetch_row(const FieldTable& table, int64_t id) {
+AFM_INLINE const TierRows& tier_of(const FieldTable& table, int64_t id) {
   const TierRows& first = table.tiers[0];
-  prefetch_row(table, id < first.end ? first : later_tier(table, id), id);
+  return id < first.end ? first : later_tier(table, id);
 }
 
-void prefetch(const FieldTable& table, const int32_t* ids, int64_t id_stride, int64_t rows) {
-  for (int64_t r = 0; r < rows; ++r) prefetch_row(table, ids[r * id_stride]);
-}
-
-constexpr int64_t kRowsAhead = 8;  // of the row that is read, so many are on their way
-
-template <class Table>
-void gather_rows(const FieldTable& table, const int32_t* ids, int64_t id_stride, int64_t rows, float* values,
-                 int64_t value_stride, float* wide) {
-  const TierRows first = table.tiers[0];
-  for (int64_t r = 0; r < rows; ++r) {
-    if (r + kRowsAhead < rows) prefetch_row(table, ids[(r + kRowsAhead) * id_stride]);
-    const int64_t id = ids[r * id_stride];
-    float* wide_of_row = wide == nullptr ? nullptr : wide + r;
-    const TierRows tier = id < first.end ? first : later_tier(table, id);
-    read_row<Table>(table, tier, id, values + r * value_stride, wide_of_row);
+// Inline: GCC drops the call of a function that does nothing but prefetch.
+AFM_INLINE void prefetch(const FieldPlace* fields, int64_t count, const int32_t* ids) {
+  for (int64_t f = 0; f < count; ++f) {
+    const FieldTable& table = fields[f].table;
+    const int64_t id = ids[fields[f].slot];
+    prefetch_row(table, tier_of(table, id), id);
   }
 }
 
-void gather(const FieldTable& table, const int32_t* ids, int64_t id_stride, int64_t rows, float* values,
+void read_fields(const FieldPlace* fields, int64_t count, const int32_t* ids, float* values, float* wide) {
+  for (int64_t f = 0; f < count; ++f) {
+    const FieldTable& table = fields[f].table;
+    const int64_t id = ids[fields[f].slot];
+    const TierRows& tier = tier_of(table, id);
+    float* to = values + fields[f].column;
+    switch (table.bits) {
+      case Bits::kFloat:
+        read_row<FloatTable>(table, tier, id, to, wide);
+        break;
+      case Bits::kInt8:
+        read_row<Int8Table>(table, tier, id, to, wide);
+        break;
+      case Bits::kInt4:
+        read_row<Int4Table>(table, tier, id, to, wide);
+        break;
+    }
+  }
+}
+
+// Rows wait for memory, so those of several fields travel at once: eight at least.
+void gather(const FieldPlace* fields, int64_t count, const int32_t* ids, int64_t id_stride, int64_t rows, float* values,
             int64_t value_stride, float* wide) {
-  switch (table.bits) {
-    case Bits::kFloat:
-      return gather_rows<FloatTable>(table, ids, id_stride, rows, values, value_stride, wide);
-    case Bits::kInt8:
-      return gather_rows<Int8Table>(table, ids, id_stride, rows, values, value_stride, wide);
-    case Bits::kInt4:
-      return gather_rows<Int4Table>(table, ids, id_stride, rows, values, value_stride, wide);
+  const int64_t ahead = count < 8 ? 8 : 1;
+  for (int64_t r = 0; r < rows && r < ahead; ++r) prefetch(fields, count, ids + r * id_stride);
+  for (int64_t r = 0; r < rows; ++r) {
+    if (r + ahead < rows) prefetch(fields, count, ids + (r + ahead) * id_stride);
+    read_fields(fields, count, ids + r * id_stride, values + r * value_stride, wide == nullptr ? nullptr : wide + r);
   }
 }
 
@@ -187,7 +196,6 @@ void multiply_add(const float* a, const float* b, float* y, int64_t n) {
 }
 
 constexpr Kernels kTable = {.linear = linear,
-                            .prefetch = prefetch,
                             .gather = gather,
                             .factorization_machine = factorization_machine,
                             .prefix_machine = prefix_machine,

@@ -148,24 +148,26 @@ struct Place {
   int64_t row, panel;
 };
 
-// Sums [rows][3][panels] of a tile become outputs. Not unrolled: all shapes of tiles share it.
-__attribute__((noinline)) void finish(const Rows& rows, Place first_of, const __m512i* sums, int count, int panels) {
-  for (int p = 0; p < panels; ++p) {
-    const int64_t output = kPanel * (first_of.panel + p);
-    const __mmask16 mask = first(rows.matrix.rows - output);
-    const __m512i offset = _mm512_loadu_si512(rows.matrix.offsets + output);
-    const __m512 scale =
-        rows.matrix.row_scale == nullptr ? _mm512_set1_ps(1) : _mm512_loadu_ps(rows.matrix.row_scale + output);
-    const __m512 bias =
-        rows.call.bias == nullptr ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, rows.call.bias + output);
-    for (int r = 0; r < count; ++r) {
-      const __m512i *high = sums + 3 * panels * r + p, *middle = high + panels, *low = middle + panels;
-      __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(*middle), _mm512_set1_ps(256), _mm512_cvtepi32_ps(*low));
-      y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(*high, offset)), _mm512_set1_ps(65536), y);
-      y = _mm512_mul_ps(y, _mm512_mul_ps(scale, _mm512_set1_ps(rows.x.step[first_of.row + r])));
-      y = _mm512_add_ps(y, bias);
-      if (rows.call.relu) y = _mm512_max_ps(_mm512_setzero_ps(), y);
-      _mm512_mask_storeu_ps(rows.call.y + (first_of.row + r) * rows.call.y_stride + output, mask, y);
+// Of a row, the sums of its three bytes in one panel become outputs.
+AFM_INLINE void finish_panel(const Rows& rows, int64_t row, int64_t output, __m512i high, __m512i middle, __m512i low) {
+  const __mmask16 mask = first(rows.matrix.rows - output);
+  __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(middle), _mm512_set1_ps(256), _mm512_cvtepi32_ps(low));
+  y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(high, _mm512_loadu_si512(rows.matrix.offsets + output))),
+                      _mm512_set1_ps(65536), y);
+  __m512 scale = _mm512_set1_ps(rows.x.step[row]);
+  if (rows.matrix.row_scale != nullptr) scale = _mm512_mul_ps(scale, _mm512_loadu_ps(rows.matrix.row_scale + output));
+  y = _mm512_mul_ps(y, scale);
+  if (rows.call.bias != nullptr) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, rows.call.bias + output));
+  if (rows.call.relu) y = _mm512_max_ps(_mm512_setzero_ps(), y);
+  _mm512_mask_storeu_ps(rows.call.y + row * rows.call.y_stride + output, mask, y);
+}
+
+// Sums [rows][3][panels] of a tile. Not unrolled: all tiles of several rows share it.
+__attribute__((noinline)) void finish(const Rows& rows, Place place, const __m512i* sums, int count, int panels) {
+  for (int r = 0; r < count; ++r) {
+    for (int p = 0; p < panels; ++p) {
+      const __m512i* of = sums + 3 * panels * r + p;
+      finish_panel(rows, place.row + r, kPanel * (place.panel + p), of[0], of[panels], of[2 * panels]);
     }
   }
 }
@@ -181,11 +183,17 @@ void compute_tile(const Rows& rows, Place place) {
     AFM_UNROLL for (int p = 0; p < P; ++p) codes[p] = _mm512_loadu_si512(panels + kStepBytes * (s + p * steps));
     Weights::template add<R, P>(codes, x + Weights::kColumns * s, rows.x.stride, sums);
   }
-  __m512i totals[3 * R * P];
-  AFM_UNROLL for (int i = 0; i < 3 * R; ++i) {
-    AFM_UNROLL for (int p = 0; p < P; ++p) totals[i * P + p] = sums.of[i][p];
+  if constexpr (R == 1) {  // a request of one row waits for each of them
+    AFM_UNROLL for (int p = 0; p < P; ++p) {
+      finish_panel(rows, place.row, kPanel * (place.panel + p), sums.of[0][p], sums.of[1][p], sums.of[2][p]);
+    }
+  } else {
+    __m512i totals[3 * R * P];
+    AFM_UNROLL for (int i = 0; i < 3 * R; ++i) {
+      AFM_UNROLL for (int p = 0; p < P; ++p) totals[i * P + p] = sums.of[i][p];
+    }
+    finish(rows, place, totals, R, P);
   }
-  finish(rows, place, totals, R, P);
 }
 
 template <class Weights>
