@@ -26,8 +26,8 @@ using ManyProgressCallback = std::function<void(int64_t model, const Progress&)>
 // history i and model i are those of train(*models[i], train_set, valid_set, options[i]): bit for bit where that is
 // deterministic, given as many threads as a model has here, and given that models draw random numbers only through our
 // layers (dropout of nn::Mlp).
-// Datasets are copied to the device once. `at_once`: models under training at a time; 0: on a GPU 32, on the CPU one
-// per thread.
+// Datasets are copied to the device once; DataPlace::kStreamed is refused there. `at_once`: models under training at a
+// time; 0: on a GPU 32, on the CPU one per thread.
 //
 // The first error stops all of them and is thrown as train() throws it, its text led by the place of the model,
 // "models[2]: "; every model then has the best weights so far (or as given), and checkpoints stay whole, so that

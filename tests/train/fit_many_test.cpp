@@ -53,7 +53,9 @@ class Small : public Model {
                                                                   .dropout = dropout}));
   }
   at::Tensor forward(const afm::Batch& batch) override {
-    return mlp->forward(embedding->forward(batch.ids).flatten(1)).squeeze(1);
+    // On a GPU the one lookup whose gradients have the same bits each time.
+    const auto features = embedding->features(batch.ids, {}, /*interaction=*/false);
+    return mlp->forward(features ? features->input : embedding->forward(batch.ids).flatten(1)).squeeze(1);
   }
   std::string_view kind() const override { return "small"; }
   std::string options_json() const override { return "{}"; }
