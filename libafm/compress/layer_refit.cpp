@@ -12,6 +12,7 @@ namespace afm {
 namespace {
 
 constexpr double kLeastRidge = 1e-12;  // of the mean variance, so that a constant input does no harm
+constexpr int kMostSteps = 20;         // of ten times the ridge each
 constexpr int kNewtonSteps = 50;
 constexpr double kFlat = 1e-12;  // gradient at which Newton's method stops
 
@@ -41,10 +42,15 @@ Ridge ridge_of(const Blocks& blocks, const at::Tensor& start, double ridge) {
   const int64_t n = blocks.xx.size(0);
   const double variance = blocks.xx.diagonal().sum().item<double>() / static_cast<double>(n);
   if (!(variance > 0.0)) return {start, blocks.xx};
-  const double rho = std::max(ridge, kLeastRidge) * variance;
-  const at::Tensor covariance = blocks.xx + rho * at::eye(n, at::kDouble);
-  const at::Tensor lower = at::linalg_cholesky(covariance);
-  return {at::cholesky_solve((blocks.yx + rho * start).t(), lower).t(), covariance};
+  double rho = std::max(ridge, kLeastRidge) * variance;
+  // Rounding leaves negative eigenvalues in the covariance of inputs that span few directions.
+  for (int step = 0; step < kMostSteps; ++step, rho *= 10.0) {
+    const at::Tensor covariance = blocks.xx + rho * at::eye(n, at::kDouble);
+    const auto [lower, info] = at::linalg_cholesky_ex(covariance);
+    if (info.item<int32_t>() != 0) continue;
+    return {at::cholesky_solve((blocks.yx + rho * start).t(), lower).t(), covariance};
+  }
+  return {start, blocks.xx};
 }
 
 double mean_loss(const at::Tensor& s, const at::Tensor& p) { return (at::softplus(s) - p * s).mean().item<double>(); }

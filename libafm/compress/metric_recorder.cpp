@@ -14,6 +14,12 @@ namespace {
 
 constexpr int64_t kWide = 128;  // columns from which a product is taken in the gradients' own type
 
+// Whether no sum of squares overflowed and what underflowed is below rounding.
+bool is_within_float(const at::Tensor& product) {
+  const double largest = product.diagonal(0, -2, -1).max().item<double>();
+  return largest > 1e-20 && largest < 1e30;
+}
+
 }  // namespace
 
 void OutputEdges::add(const at::Tensor& output) {
@@ -41,7 +47,11 @@ void add_outer(at::Tensor& sum, const at::Tensor& gradients) {
   at::Tensor g = gradients.size(-1) < kWide || !gradients.is_cpu() ? gradients.to(at::kDouble) : gradients;
   const at::Tensor total = g.sum(-1, /*keepdim=*/true);
   if (!total.isfinite().all().item<bool>()) g = at::where(g.isfinite().all(-1, /*keepdim=*/true), g, 0.0);
-  const at::Tensor product = at::matmul(g.transpose(-2, -1), g).to(at::kDouble);
+  at::Tensor product = at::matmul(g.transpose(-2, -1), g).to(at::kDouble);
+  if (g.scalar_type() != at::kDouble && !is_within_float(product)) {
+    g = g.to(at::kDouble);
+    product = at::matmul(g.transpose(-2, -1), g);
+  }
   sum = sum.defined() ? sum + product : product;
 }
 

@@ -135,7 +135,8 @@ at::Tensor growth_of(const LayerStatistics& next, const at::Tensor& before, cons
     return next.metric.empty() ? columns.square().sum(0) : (at::mm(next.metric[0], columns) * columns).sum(0);
   };
   const at::Tensor old_weight = weight_of(before), new_weight = weight_of(after).clamp_min(0.0);
-  return at::where(old_weight > 0.0, (new_weight / old_weight).sqrt(), 1.0);
+  const at::Tensor growth = (new_weight / old_weight).sqrt();
+  return at::where(growth.isfinite(), growth, 1.0);  // weights of zero, or so small that their squares underflow
 }
 
 void keep_outputs(LayerStatistics& layer, const at::Tensor& index, const at::Tensor& growth) {

@@ -23,7 +23,10 @@ void check_finite_share(const std::string& what, double lost, double rows) {
   }
 }
 
-Moments on_cpu(const Moments& moments) {
+Moments on_cpu(const Moments& moments, const std::string& what) {
+  if (!moments.scatter().isfinite().all().item<bool>()) {
+    fail<DataError>("{} has values whose squares are beyond float64", what);
+  }
   return {moments.count(), moments.mean().cpu(), moments.scatter().cpu(), moments.skipped()};
 }
 
@@ -121,15 +124,16 @@ void LinearRecorder::add_gradients(const std::vector<at::Tensor>& gradients) {
 
 LayerStatistics LinearRecorder::finish(const std::string& layer, double rows) const {
   const auto skipped = static_cast<double>(output_.skipped());
-  check_finite_share(fmt::format("layer '{}'", layer), skipped, skipped + output_.count());
+  const std::string what = fmt::format("layer '{}'", layer);
+  check_finite_share(what, skipped, skipped + output_.count());
   LayerStatistics statistics;
   statistics.in_features = layer_.options.in_features;
   statistics.out_features = layer_.options.out_features;
   statistics.bias = layer_.options.bias;
-  statistics.output = {on_cpu(output_)};
+  statistics.output = {on_cpu(output_, what)};
   statistics.input_mean = at::zeros({statistics.in_features}, at::kDouble);
   if (options_.input_moments) {
-    statistics.input = input_.dim() > 0 ? on_cpu(input_) : Moments(statistics.in_features);
+    statistics.input = input_.dim() > 0 ? on_cpu(input_, "the input of " + what) : Moments(statistics.in_features);
   }
   if (options_.metric) {
     const at::Tensor none = at::zeros({statistics.out_features, statistics.out_features}, at::kDouble);
@@ -228,7 +232,8 @@ at::Tensor EmbeddingRecorder::table(std::size_t field) const {
   return layer_.weight.detach().narrow(0, row_starts_[field], layer_.options.cardinalities[field]);
 }
 
-std::vector<IdBlock> EmbeddingRecorder::blocks_of(std::size_t field, const at::Tensor& counts) const {
+std::vector<IdBlock> EmbeddingRecorder::blocks_of(std::size_t field, const at::Tensor& counts,
+                                                  const std::string& what) const {
   const at::Tensor rows = table(field);
   const int64_t head = std::min(rows.size(0), kHeadRows);
   const at::Tensor head_rows = rows.narrow(0, 0, head).cpu(), head_counts = counts.narrow(0, 0, head).cpu();
@@ -238,7 +243,7 @@ std::vector<IdBlock> EmbeddingRecorder::blocks_of(std::size_t field, const at::T
     const at::Tensor &from = end <= head ? head_rows : rows, &weights = end <= head ? head_counts : counts;
     Moments moments(width(), from.device());
     moments.add_weighted(from.narrow(0, begin, end - begin), weights.narrow(0, begin, end - begin));
-    blocks.push_back({begin, end, on_cpu(moments)});
+    blocks.push_back({begin, end, on_cpu(moments, what)});
     begin = end;
   }
   return blocks;
@@ -255,15 +260,16 @@ LayerStatistics EmbeddingRecorder::finish(const std::string& layer, double rows)
   for (std::size_t j = 0; j < slots_.size(); ++j) {
     const int64_t first = row_starts_[j], size = options.cardinalities[j];
     const at::Tensor count = counts_on_cpu.narrow(0, first, size);
-    statistics.id_blocks.push_back(blocks_of(j, counts.narrow(0, first, size)));
-    Moments moments = on_cpu(pooled_[j]);
+    const std::string name = options.names.empty() ? std::to_string(j) : options.names[j];
+    const std::string what = fmt::format("field '{}' of layer '{}'", name, layer);
+    statistics.id_blocks.push_back(blocks_of(j, counts.narrow(0, first, size), what));
+    Moments moments = on_cpu(pooled_[j], what);
     double looked_up = moments.count() + static_cast<double>(moments.skipped());
     if (slots_[j] == 1) {
       for (const IdBlock& block : statistics.id_blocks.back()) moments.merge(block.rows);
       looked_up = count.sum().item<double>();
     }
-    const std::string name = options.names.empty() ? std::to_string(j) : options.names[j];
-    check_finite_share(fmt::format("field '{}' of layer '{}'", name, layer), looked_up - moments.count(), looked_up);
+    check_finite_share(what, looked_up - moments.count(), looked_up);
     statistics.id_counts.push_back(count);
     statistics.output.push_back(leading(moments, options.embedding_dim));
     if (options.wide) statistics.joint.push_back(moments);

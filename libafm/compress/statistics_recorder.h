@@ -77,7 +77,7 @@ class EmbeddingRecorder : public LayerRecorder {
   at::Tensor filled(const at::Tensor& ids, std::size_t field) const;  // [B]
   int64_t width() const { return layer_.weight.size(1); }             // D, or D + 1 with wide weights
   at::Tensor table(std::size_t field) const;                          // [N_j, width]
-  std::vector<IdBlock> blocks_of(std::size_t field, const at::Tensor& counts) const;
+  std::vector<IdBlock> blocks_of(std::size_t field, const at::Tensor& counts, const std::string& what) const;
 
   nn::EmbeddingImpl& layer_;
   CollectOptions options_;

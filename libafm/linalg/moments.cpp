@@ -76,6 +76,18 @@ at::Tensor gram(const at::Tensor& x) {
   return at::triu(product) + at::triu(product, 1).t();
 }
 
+// What float32 products of centred rows can hold: no sum overflows, and what underflows is below rounding.
+constexpr double kLeastSum = 1e-20, kLargestSum = 1e30;
+
+at::Tensor scatter_of(const at::Tensor& centred, bool in_float) {
+  if (in_float) {
+    const at::Tensor product = gram(centred.to(at::kFloat)).to(at::kDouble);
+    const double largest = product.diagonal().max().item<double>();
+    if (largest > kLeastSum && largest < kLargestSum) return product;
+  }
+  return gram(centred);
+}
+
 at::Tensor weighted_mean(const at::Tensor& rows, const at::Tensor& weights, double total) {
   return weights.defined() ? at::mv(rows.t(), weights).div_(total) : rows.mean(0);
 }
@@ -136,10 +148,10 @@ void Moments::add_in_chunks(const at::Tensor& rows, const at::Tensor& weights) {
   }
 }
 
-// Note [Centred moments]: the rows are shifted by the mean so far (at first by one of them) before anything is squared,
-// and the square of what remains of their own mean is taken off the product. It is no larger than the spread, so errors
-// are relative to the spread, not to the mean, and a constant column has a variance of exactly zero. float64 products
-// never use TF32, whatever the settings of the device.
+// Note [Centred moments]: the rows are shifted by the mean so far (at first by one of them), then by what remains of
+// their own mean, before anything is squared. The first shift keeps errors relative to the spread, not to the mean, and
+// gives a constant column a variance of exactly zero; without the second, one row far from all others would be the
+// place that all are measured from. float64 products never use TF32, whatever the settings of the device.
 void Moments::add_chunk(const at::Tensor& rows, const at::Tensor& weights) {
   if (rows.size(0) == 0) return;
   const at::Tensor shift = (count_ > 0.0 ? mean_ : rows[0]).to(rows.device(), at::kDouble);
@@ -149,9 +161,9 @@ void Moments::add_chunk(const at::Tensor& rows, const at::Tensor& weights) {
   // A NaN or an infinity anywhere shows in the mean of its column: rows are looked at one by one only then.
   if (!drift.isfinite().all().item<bool>() && add_finite_rows(rows, weights)) return;
   if (total == 0.0) return;
+  centred.sub_(drift);
   if (weights.defined()) centred.mul_(weights.sqrt().unsqueeze(1));
-  at::Tensor product = has_float_product(rows, weights) ? gram(centred.to(at::kFloat)).to(at::kDouble) : gram(centred);
-  merge_batch(total, shift + drift, product.sub_(at::outer(drift, drift), total));
+  merge_batch(total, shift + drift, scatter_of(centred, has_float_product(rows, weights)));
 }
 
 // False, and nothing is done, where every row is finite.

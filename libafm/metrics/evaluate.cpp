@@ -59,7 +59,8 @@ at::Tensor predict(Model& model, const Dataset& dataset, const EvaluateOptions& 
 
 Metrics evaluate(Model& model, const Dataset& dataset, const EvaluateOptions& options) {
   const Scores scores = score(model, dataset, options);
-  return {auc(scores.logits, scores.labels), logloss(scores.logits, scores.labels), dataset.size()};
+  return {auc(scores.logits, scores.labels), logloss(scores.logits, scores.labels), dataset.size(),
+          unknown_shares(dataset)};
 }
 
 }  // namespace afm

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -18,10 +20,20 @@ double auc(const at::Tensor& logits, const at::Tensor& labels);
 // Mean of softplus(s) - t s. The same errors, except that one class is enough.
 double logloss(const at::Tensor& logits, const at::Tensor& labels);
 
+// Of the values of a field, the share that has the unknown value's id 0: values that training did not count, rare and
+// empty ones. Empty slots of a multi-valued field are no values. What grows after training needs a new preparation.
+struct UnknownShare {
+  std::string field;
+  double share = 0.0;  // in [0, 1]; 0 for a field without a value
+};
+// One for each field with ids, in the order of the schema. Hashed fields have no unknown value but the empty one.
+std::vector<UnknownShare> unknown_shares(const Dataset& dataset);
+
 struct Metrics {
   double auc = 0.0;
   double logloss = 0.0;
   int64_t rows = 0;
+  std::vector<UnknownShare> unknown;  // of the dataset
 };
 
 struct EvaluateOptions {

@@ -3,6 +3,17 @@
 #include "python/src/bind_record.h"
 #include "python/src/bindings.h"
 
+// A dict by field, in the order of the schema.
+template <>
+struct pybind11::detail::type_caster<std::vector<afm::UnknownShare>> {
+  PYBIND11_TYPE_CASTER(std::vector<afm::UnknownShare>, const_name("dict[str, float]"));
+  static handle cast(const std::vector<afm::UnknownShare>& shares, return_value_policy, handle) {
+    dict by_field;
+    for (const auto& [field, share] : shares) by_field[str(field)] = share;
+    return by_field.release();
+  }
+};
+
 namespace afm::python {
 namespace {
 
@@ -19,7 +30,8 @@ EvaluateOptions options_of(int64_t batch_size, const py::object& on_progress) {
 
 void bind_metrics(py::module_& m) {
   bind_record<Metrics>(m, "Metrics", "How good a model is.", entry("auc", &Metrics::auc),
-                       entry("logloss", &Metrics::logloss), entry("rows", &Metrics::rows));
+                       entry("logloss", &Metrics::logloss), entry("rows", &Metrics::rows),
+                       entry("unknown", &Metrics::unknown));
   m.def(
       "auc",
       [](const py::object& logits, const py::object& labels) {

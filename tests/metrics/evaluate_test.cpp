@@ -52,6 +52,8 @@ TEST_CASE("evaluate is the metrics of predict") {
   CHECK(metrics.auc == afm::auc(logits, label));
   CHECK(metrics.logloss == afm::logloss(logits, label));
   CHECK(metrics.rows == 500);
+  REQUIRE(metrics.unknown.size() == 2);
+  CHECK(metrics.unknown[1].share == dataset.range(0, 500).ids.select(1, 1).eq(0).to(at::kDouble).mean().item<double>());
 }
 
 TEST_CASE("progress is told after each batch and may stop the pass") {
