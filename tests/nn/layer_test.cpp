@@ -48,7 +48,7 @@ TEST_CASE("layers made in a blank scope have its type and draw no random numbers
   {
     const BlankScope blank(at::kCPU, at::kDouble);
     const Embedding embedding(table);
-    const Linear linear(4, 3);
+    Linear linear(4, 3);
     CHECK(embedding->weight.scalar_type() == at::kDouble);
     CHECK(linear->weight.scalar_type() == at::kDouble);
     CHECK(embedding->weight.sizes() == at::IntArrayRef({12, 5}));
