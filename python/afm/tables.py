@@ -20,6 +20,8 @@ from ._core import DataError
 
 ROWS_PER_BATCH = 200_000
 BYTES_PER_CHECK = 32 << 20
+# A damaged file may make polars panic, which is no Exception.
+READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 CRITEO_COLUMNS = ["label", *(f"I{i}" for i in range(1, 14)), *(f"C{i}" for i in range(1, 27))]
 
 
@@ -47,14 +49,14 @@ class Table:
                     if part.height:
                         yield first, part
                         first += part.height
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except READ_ERRORS as error:
             raise DataError(f"{self.path.name} cannot be read after row {first}: {first_sentence(error)}") from error
 
     def head(self, rows: int) -> pl.DataFrame:
         """The first rows."""
         try:
             return self.scan().head(rows).collect()
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except READ_ERRORS as error:
             raise DataError(f"{self.path.name} cannot be read: {first_sentence(error)}") from error
 
     def scan(self) -> pl.LazyFrame:
@@ -112,7 +114,7 @@ def open_table(
 def parquet_columns(path: Path) -> list[str]:
     try:
         return pl.scan_parquet(path).collect_schema().names()
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except READ_ERRORS as error:
         raise DataError(f"{path.name} is not a Parquet file: {first_sentence(error)}") from error
 
 

@@ -287,6 +287,16 @@ def test_a_table_with_changed_bytes_is_refused_or_read(tmp_path: Path, write):
     assert refused > 30
 
 
+def test_a_panic_of_the_reader_is_refused_by_name(tmp_path: Path, monkeypatch):
+    def panic(table) -> None:
+        raise pl.exceptions.PanicException("assertion failed")
+
+    path = as_parquet(tmp_path, click_rows(60))
+    monkeypatch.setattr(tables.Table, "scan", panic)
+    with pytest.raises(afm.DataError, match=f"{path.name} cannot be read: assertion failed"):
+        prepare(path, tmp_path / "out")
+
+
 @pytest.mark.parametrize("stage", ["count", "encode"])
 def test_ctrl_c_leaves_the_earlier_dataset(tmp_path: Path, clicks: Path, stage: str):
     def stop(now: str, rows: int) -> None:
