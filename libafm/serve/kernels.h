@@ -62,7 +62,8 @@ class Matrix {
   std::unique_ptr<std::byte, Free> memory_;
 };
 
-// y = act(x W' + bias) for `rows` rows: y[r, i] = act(bias[i] + sum_j x[r, j] W[i, j]). y must not overlap x.
+// y = act(x W' + bias) for `rows` rows: y[r, i] = act(bias[i] + sum_j x[r, j] W[i, j]). y must not overlap x. Weights
+// are finite: those that meet a zero may not be read.
 struct LinearCall {
   const float* x = nullptr;  // row r at x + r * x_stride
   int64_t x_stride = 0;      // see padded_stride

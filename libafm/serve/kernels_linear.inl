@@ -246,6 +246,61 @@ void many_rows(const PackedMatrix& matrix, const LinearCall& call) {
   }
 }
 
+// Note [Zeros behind a ReLU]
+// One row waits for its weights, and ReLU leaves about half of its columns zero: their weights are not read.
+// Where the first columns have no zero, none are looked for.
+bool has_zeros(const float* x, int64_t columns) {
+  int zeros = 0;
+  for (int64_t j = 0; j < columns && j < 32; ++j) zeros += x[j] == 0 ? 1 : 0;
+  return zeros > 0;
+}
+
+int64_t list_columns(const float* x, int64_t columns, int32_t* list) {
+  int64_t count = 0;
+  for (int64_t j = 0; j < columns; ++j) {
+    list[count] = static_cast<int32_t>(j);
+    count += x[j] != 0 ? 1 : 0;
+  }
+  return count;
+}
+
+template <int P>
+AFM_INLINE void add_column(const Tile& tile, int64_t column, Lanes (&sums)[P]) {
+  const Lanes value = broadcast(tile.x + column);
+  AFM_UNROLL for (int p = 0; p < P; ++p) {
+    sums[p] = fma(value, FloatPanel::read(tile.panels + kStepBytes * (column + p * tile.steps)), sums[p]);
+  }
+}
+
+template <int P>
+void compute_listed(const Tile& tile, const int32_t* list, int64_t count) {
+  constexpr int kUnroll = kSums / P;
+  Lanes sums[kUnroll][P];
+  AFM_UNROLL for (int u = 0; u < kUnroll; ++u) { AFM_UNROLL for (int p = 0; p < P; ++p) sums[u][p] = zero(); }
+  int64_t k = 0;
+  for (; k + kUnroll <= count; k += kUnroll) {
+    AFM_UNROLL for (int u = 0; u < kUnroll; ++u) add_column<P>(tile, list[k + u], sums[u]);
+  }
+  for (; k < count; ++k) add_column<P>(tile, list[k], sums[0]);
+  Lanes totals[P];
+  AFM_UNROLL for (int p = 0; p < P; ++p) {
+    AFM_UNROLL for (int u = 1; u < kUnroll; ++u) sums[0][p] = add(sums[0][p], sums[u][p]);
+    totals[p] = sums[0][p];
+  }
+  finish(tile, totals, 1, P);
+}
+
+void float_linear(const PackedMatrix& matrix, const LinearCall& call) {
+  if (call.rows != 1 || !has_zeros(call.x, matrix.columns)) return many_rows<FloatPanel>(matrix, call);
+  auto* list = reinterpret_cast<int32_t*>(call.scratch);
+  const int64_t count = list_columns(call.x, matrix.columns, list), panels = (matrix.rows + kPanel - 1) / kPanel;
+  int64_t p = 0;
+  for (; p + kMaxPanels <= panels; p += kMaxPanels) {
+    compute_listed<kMaxPanels>(tile_of<FloatPanel>(matrix, call, 0, p, kMaxPanels), list, count);
+  }
+  if (p < panels) compute_listed<1>(tile_of<FloatPanel>(matrix, call, 0, p, 1), list, count);
+}
+
 float dot(const float* a, const float* b, int64_t n) {
   Lanes sums[2] = {zero(), zero()};
   int64_t i = 0;
@@ -278,7 +333,7 @@ void linear(const PackedMatrix& matrix, const LinearCall& call) {
   if (matrix.row_major) return row_major_linear(matrix, call);
   switch (matrix.bits) {
     case Bits::kFloat:
-      return many_rows<FloatPanel>(matrix, call);
+      return float_linear(matrix, call);
     case Bits::kInt8:
       return integer_linear<Int8Panel>(matrix, call);
     case Bits::kInt4:

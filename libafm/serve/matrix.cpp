@@ -159,9 +159,9 @@ Matrix::Matrix(const MatrixSource& source) {
 }
 
 int64_t Matrix::scratch_floats() const {
-  // Two panels as floats; or four rows of x times the scales of the columns; or 32 rows of x as integers of three bytes
-  // with their scales. Columns are rounded up to 16.
-  return packed_.bits == Bits::kFloat ? 0 : 32 * (packed_.columns + kPanel) + 64;
+  // Of floats a list of columns. Of integers two panels as floats; or four rows of x times the scales of the columns;
+  // or 32 rows of x as integers of three bytes with their scales. Columns are rounded up to 16.
+  return packed_.bits == Bits::kFloat ? packed_.columns : 32 * (packed_.columns + kPanel) + 64;
 }
 
 }  // namespace afm::serve

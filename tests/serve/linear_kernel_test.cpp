@@ -17,6 +17,9 @@ struct Case {
     m = random.between(1, 75), n = random.between(1, 100), rows = random.between(1, most_rows);
     x_stride = n + random.between(0, 5), y_stride = m + random.between(0, 5);
     x = random.normals(rows * x_stride);
+    if (random.flip())
+      std::ranges::replace_if(
+          x, [](float value) { return value < 0; }, 0.0F);  // as behind a ReLU
     row_scale = random.flip() ? random.normals(m) : std::vector<float>();
     column_scale = random.flip() ? random.normals(n) : std::vector<float>();
     bias = random.flip() ? random.normals(m) : std::vector<float>();
@@ -137,6 +140,7 @@ TEST_CASE("the comparison of linear layers notices a weight that is wrong by a t
   Case one(random, Bits::kFloat, 4);
   std::vector<double> magnitude;
   one.relu = false;
+  one.x[0] = 1;
   const std::vector<double> expected = one.expected(magnitude);
   one.weights[0] += 1e-3F;
   for (const Simd simd : every_simd()) CHECK(worst_error(one, simd, expected, magnitude) > kRoundings);
