@@ -61,9 +61,13 @@ struct RowState {
 };
 
 // A group of lanes at its row.
-template <int kLanes, int kColumns>
+template <int lanes, int columns>
 class RowWriter {
  public:
+  static constexpr int kLanes = lanes, kColumns = columns;
+  using Sink = cuda::Sink;
+  using State = RowState<kColumns>;
+
   __device__ RowWriter(const Table& table, const Sink& sink, bool interaction)
       : table_(table), sink_(sink), interaction_(interaction), lane_(threadIdx.x % kLanes) {}
 

@@ -3,6 +3,7 @@
 // Private: the rows that a batch reads of a dense table on a GPU, and their gradients, for EmbeddingImpl::features().
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -20,15 +21,27 @@ struct DeviceRowGradients {
   at::Tensor sums;   // [B, D] sum_f e_f where fields interact, else undefined
 };
 
-// What backward passes leave for who trains the table.
+// Adam with dense semantics at the cost of the rows that are read (train/device_lazy_adam.h): rows may be behind what
+// it owes them, and lookups then compute with what they would be.
+struct DeviceLazyAdam {
+  at::Tensor means = {}, squares = {};  // like the table
+  at::Tensor behind = {};  // [N] int32: the last step that each row has done; 0: no gradient has reached it
+  at::Tensor count = {};   // [2] int32: steps done, and up to which of them no row is behind
+  at::Tensor rates = {};   // [capacity] float32: their learning rates since then
+  at::Tensor memory = {};  // of cuda::AdamHistory
+  double l2 = 0.0;
+};
+
+// What backward passes leave for who trains the table, and what lookups must know of him.
 struct DeviceRowInbox {
   std::vector<DeviceRowGradients> parts;
+  std::optional<DeviceLazyAdam> lazy;
 };
 
 // Whether features() exists for the embedding as it is now; hooks and ids apart.
 bool serves_features(const EmbeddingImpl& embedding);
 
-// The two below only where it does. `table`: the embedding's weight.
+// All below only where it does. `table`: the embedding's weight.
 at::Tensor whole_gradient(const EmbeddingLayout& layout, const at::Tensor& table, const DeviceRowGradients& rows);
 
 struct DeviceAdagradStep {
@@ -38,5 +51,16 @@ struct DeviceAdagradStep {
 };
 void step_adagrad(const EmbeddingLayout& layout, const at::Tensor& table, const DeviceRowGradients& rows,
                   const DeviceAdagradStep& step);
+
+// capacity: steps that it can put off before catch_up().
+DeviceLazyAdam fresh_lazy_adam(const EmbeddingLayout& layout, const at::Tensor& table, int64_t capacity, double l2);
+// One step; rate: [1] float32.
+void step_lazy_adam(const EmbeddingLayout& layout, const at::Tensor& table, const DeviceRowGradients& rows,
+                    const DeviceLazyAdam& adam, const at::Tensor& rate);
+void step_lazy_adam(const EmbeddingLayout& layout, const at::Tensor& table, const at::Tensor& gradient,
+                    const DeviceLazyAdam& adam, const at::Tensor& rate);  // of the whole table
+// A step that reaches no row now.
+void record_step(const DeviceLazyAdam& adam, const at::Tensor& rate);
+void catch_up(const EmbeddingLayout& layout, const at::Tensor& table, const DeviceLazyAdam& adam);
 
 }  // namespace afm::nn

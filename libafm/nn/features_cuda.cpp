@@ -10,10 +10,12 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/custom_class.h>
 
+#include "libafm/cuda/lazy_adam.h"
 #include "libafm/cuda/table.h"
 #include "libafm/nn/cpu_kernels.h"
 #include "libafm/nn/cuda_launch.h"
 #include "libafm/nn/device_rows.h"
+#include "libafm/nn/device_table.h"
 #include "libafm/nn/embedding_layout.h"
 
 namespace afm::nn {
@@ -23,20 +25,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using LayoutPointer = std::shared_ptr<EmbeddingLayout>;
 using InboxPointer = std::shared_ptr<DeviceRowInbox>;
-
-uint32_t* unsigned_of(const at::Tensor& tensor) {
-  return reinterpret_cast<uint32_t*>(tensor.mutable_data_ptr<int32_t>());
-}
-
-cuda::Table table_of(const EmbeddingLayout& layout, const at::Tensor& table) {
-  return {.rows = table.mutable_data_ptr<float>(),
-          .row_count = layout.rows,
-          .stride = static_cast<int>(table.size(1)),
-          .dim = static_cast<int>(layout.dim),
-          .fields = static_cast<int>(layout.field_count()),
-          .first_row = layout.first_row.const_data_ptr<int64_t>(),
-          .highest = layout.highest.const_data_ptr<int64_t>()};
-}
 
 // The places of a batch sorted by row, on a stream of their own while the model goes on. Whoever holds it may free its
 // tensors: the stream that reads them, or frees them, waits.
@@ -109,21 +97,23 @@ struct FeatureFunction : torch::autograd::Function<FeatureFunction> {
     const at::Tensor rows = empty_if(task.trains, {batch * fields}, at::kInt);
     const at::Tensor places = empty_if(task.trains, {batch * fields}, at::kInt);
     const at::Tensor wrong = task.check_ids ? at::zeros({1}, options.dtype(at::kLong)) : at::Tensor();
-    check_launch(cuda::lookup(table_of(layout, table),
-                              {.ids = ids.const_data_ptr<int32_t>(),
-                               .batch = batch,
-                               .dense = dense ? dense->const_data_ptr<float>() : nullptr,
-                               .dense_count = static_cast<int>(dense_count),
-                               .input = input.mutable_data_ptr(),
-                               .element = element_of(task.type),
-                               .score = floats_of(score),
-                               .interaction = task.interaction,
-                               .sums = floats_of(sums),
-                               .rows = rows.defined() ? unsigned_of(rows) : nullptr,
-                               .places = places.defined() ? unsigned_of(places) : nullptr,
-                               .code = cuda::place_code(fields),
-                               .wrong = wrong.defined() ? wrong.mutable_data_ptr<int64_t>() : nullptr},
-                              stream_of(table)));
+    const cuda::Lookup lookup{.ids = ids.const_data_ptr<int32_t>(),
+                              .batch = batch,
+                              .dense = dense ? dense->const_data_ptr<float>() : nullptr,
+                              .dense_count = static_cast<int>(dense_count),
+                              .input = input.mutable_data_ptr(),
+                              .element = element_of(task.type),
+                              .score = floats_of(score),
+                              .interaction = task.interaction,
+                              .sums = floats_of(sums),
+                              .rows = rows.defined() ? unsigned_of(rows) : nullptr,
+                              .places = places.defined() ? unsigned_of(places) : nullptr,
+                              .code = cuda::place_code(fields),
+                              .wrong = wrong.defined() ? wrong.mutable_data_ptr<int64_t>() : nullptr};
+    const cuda::Table rows_of = table_of(layout, table);
+    check_launch(task.inbox && task.inbox->lazy
+                     ? cuda::lookup_lazily(rows_of, lookup, view_of(*task.inbox->lazy), stream_of(table))
+                     : cuda::lookup(rows_of, lookup, stream_of(table)));
     if (wrong.defined() && wrong.item<int64_t>() > 0) fail_id(layout, ids);
 
     context->set_materialize_grads(false);
@@ -161,26 +151,6 @@ struct FeatureFunction : torch::autograd::Function<FeatureFunction> {
   }
 };
 
-// The kernel's view of gradients; `scratch` must outlive the launch.
-cuda::RowGradients view_of(const EmbeddingLayout& layout, const DeviceRowGradients& rows, const at::Tensor& scratch) {
-  const bool has_input = rows.input.defined();
-  return {.sorted_rows = unsigned_of(rows.sorted_rows),
-          .sorted_places = unsigned_of(rows.sorted_places),
-          .code = cuda::place_code(layout.field_count()),
-          .batch = rows.batch,
-          .input = has_input ? rows.input.const_data_ptr() : nullptr,
-          .input_stride = has_input ? rows.input.size(1) : layout.field_count() * layout.dim,
-          .element = has_input ? element_of(rows.input.scalar_type()) : cuda::Element::kFloat,
-          .score = floats_of(rows.score),
-          .sums = floats_of(rows.sums),
-          .scratch = scratch.mutable_data_ptr()};
-}
-
-at::Tensor scratch_for(const EmbeddingLayout& layout, const DeviceRowGradients& rows) {
-  const int64_t places = rows.batch * layout.field_count();
-  return bytes_like(cuda::gradient_scratch(places, static_cast<int>(layout.dim)), rows.sorted_rows);
-}
-
 bool fits(const at::Tensor& dense, int64_t batch) {
   if (!dense.defined()) return true;
   return dense.is_cuda() && dense.scalar_type() == at::kFloat && dense.dim() == 2 && dense.size(0) == batch &&
@@ -216,27 +186,6 @@ std::optional<EmbeddingFeatures> EmbeddingImpl::features(const at::Tensor& ids, 
   const auto optional = dense.defined() ? std::optional(dense.contiguous()) : std::nullopt;
   const variable_list output = FeatureFunction::apply(weight, ids.contiguous(), optional, task);
   return EmbeddingFeatures{output[0], output.size() > 1 ? output[1] : at::Tensor()};
-}
-
-at::Tensor whole_gradient(const EmbeddingLayout& layout, const at::Tensor& table, const DeviceRowGradients& rows) {
-  at::Tensor gradient = at::zeros_like(table);
-  const at::Tensor scratch = scratch_for(layout, rows);
-  check_launch(cuda::write_gradients(table_of(layout, table), view_of(layout, rows, scratch), floats_of(gradient),
-                                     stream_of(table)));
-  return gradient;
-}
-
-void step_adagrad(const EmbeddingLayout& layout, const at::Tensor& table, const DeviceRowGradients& rows,
-                  const DeviceAdagradStep& step) {
-  const c10::cuda::CUDAGuard guard(table.device());
-  const at::Tensor scratch = scratch_for(layout, rows);
-  check_launch(cuda::step_adagrad(table_of(layout, table), view_of(layout, rows, scratch),
-                                  {.squares = floats_of(step.squares),
-                                   .rate = floats_of(step.rate),
-                                   .scale = static_cast<float>(step.scale),
-                                   .l2 = static_cast<float>(step.l2),
-                                   .epsilon = static_cast<float>(step.epsilon)},
-                                  stream_of(table)));
 }
 
 }  // namespace afm::nn

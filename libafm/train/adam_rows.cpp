@@ -1,7 +1,6 @@
 #include "libafm/train/adam_rows.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "libafm/nn/vectorized.h"
@@ -11,9 +10,6 @@ namespace {
 
 constexpr int kLanes = 16;
 constexpr int64_t kRowsAhead = 6;
-constexpr auto kBeta2 = static_cast<float>(kAdamBeta2);
-constexpr auto kMeanGain = static_cast<float>(1 - kAdamBeta1), kSquareGain = static_cast<float>(1 - kAdamBeta2);
-constexpr auto kEpsilon = static_cast<float>(kAdamEpsilon);
 
 // Part of a row, padded with zeros, which every step leaves zero: its loops have a length that the compiler knows.
 struct Lanes {
@@ -50,25 +46,13 @@ struct Lanes {
 
 [[gnu::always_inline]] inline void step_lanes(Lanes& lanes, const float* gradient, float l2, AdamStep step) {
   for (int i = 0; i < kLanes; ++i) {
-    const float g = gradient[i] + l2 * lanes.parameter[i];
-    lanes.mean[i] += kMeanGain * (g - lanes.mean[i]);
-    lanes.square[i] = kBeta2 * lanes.square[i] + kSquareGain * g * g;
-    lanes.parameter[i] -= step.size * lanes.mean[i] / (std::sqrt(lanes.square[i]) * step.inverse_root + kEpsilon);
+    take_step(lanes.parameter[i], lanes.mean[i], lanes.square[i], gradient[i], l2, step);
   }
 }
 
-struct Decay {
-  float mean, square;
-};
-
-[[gnu::always_inline]] inline void skip_lanes(Lanes& lanes, const MissedSteps& missed, Decay decay) {
+[[gnu::always_inline]] inline void skip_lanes(Lanes& lanes, const MissedSteps& missed, AdamDecay decay) {
   for (int i = 0; i < kLanes; ++i) {
-    const float inverse = 1.0F / (std::sqrt(lanes.square[i]) + kEpsilon * missed.u);
-    const float r = -kEpsilon * inverse;
-    const float series = 1.0F + r * r * (missed.moment2 + r * (missed.moment3 + r * missed.moment4));
-    lanes.parameter[i] -= lanes.mean[i] * (missed.total * inverse * series);
-    lanes.mean[i] *= decay.mean;
-    lanes.square[i] *= decay.square;
+    skip_steps(lanes.parameter[i], lanes.mean[i], lanes.square[i], missed, decay);
   }
 }
 
@@ -87,7 +71,7 @@ struct Missed {
   const AdamStep* steps;
   int64_t count;
   const MissedSteps* rest;  // null: none
-  Decay decay;
+  AdamDecay decay;
 };
 
 Missed missed_by(const AdamTable& table, const StepHistory& history, int64_t row) {

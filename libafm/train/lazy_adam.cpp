@@ -6,17 +6,14 @@
 
 #include <ATen/ATen.h>
 
-#include "libafm/core/error.h"
-#include "libafm/core/fail.h"
 #include "libafm/nn/embedding_layout.h"
 #include "libafm/nn/parallel.h"
-#include "libafm/train/optimizer_state.h"
+#include "libafm/train/lazy_adam_state.h"
 
 namespace afm {
 namespace {
 
 constexpr int64_t kRowsPerTask = 4096;
-constexpr int64_t kMostSteps = int64_t{1} << 31;
 
 // Calls use(rows, count) for pieces of the stored rows of the table, on LibTorch's threads.
 template <typename Wanted, typename Use>
@@ -110,42 +107,13 @@ void LazyAdam::flush() {
 }
 
 TensorMap LazyAdam::state() const {
-  return {{name_ + ".mean", mean_},
-          {name_ + ".square", square_},
-          {name_ + ".step", at::scalar_tensor(history_.steps(), at::kFloat)},
-          {name_ + ".rows", behind_},
-          {name_ + ".rates", at::tensor(history_.rates(), at::kDouble)}};
+  return lazy_adam_state(name_, {mean_, square_, behind_, history_.steps(), history_.rates()});
 }
 
 void LazyAdam::load_state(const TensorMap& state, std::string_view where) {
-  const at::NoGradGuard no_grad;
-  refuse_surplus(state, this->state(), where);
-  copy_state(mean_, state, name_ + ".mean", where);
-  copy_state(square_, state, name_ + ".square", where);
-  const at::Tensor step = at::zeros({}, at::kFloat);
-  copy_state(step, state, name_ + ".step", where);
-  if (!step.ge(0).logical_and(step.lt(kMostSteps)).item<bool>()) {
-    fail<FormatError>("{} has a '{}.step' that is no number of steps", where, name_);
-  }
-  const auto steps = static_cast<int64_t>(step.item<float>());
-  const auto saved = state.find(name_ + ".rates");
-  if (saved == state.end()) {
-    history_.restore(steps, {});
-    return settle();
-  }
-  const at::Tensor rates = saved->second.to(at::kCPU, at::kDouble).contiguous().view({-1});
-  const double* begin = rates.const_data_ptr<double>();
-  if (rates.numel() > steps) fail<FormatError>("{} has more of '{}.rates' than steps", where, name_);
-  history_.restore(steps, std::vector<double>(begin, begin + rates.numel()));
-  copy_state(behind_, state, name_ + ".rows", where);
-  check_rows(where);
-}
-
-// A row number outside the history would be read out of bounds.
-void LazyAdam::check_rows(std::string_view where) const {
-  const at::Tensor kept = behind_.ge(history_.first()).logical_and_(behind_.le(history_.steps()));
-  const at::Tensor fresh = l2_ == 0 ? behind_.eq(0) : at::zeros_like(kept);
-  if (!kept.logical_or(fresh).all().item<bool>()) fail<FormatError>("{} has '{}.rows' of other steps", where, name_);
+  LazyAdamState loaded{mean_, square_, behind_};
+  load_lazy_adam_state(state, name_, where, /*fresh_rows=*/l2_ == 0, loaded);
+  history_.restore(loaded.steps, loaded.rates);
 }
 
 }  // namespace afm

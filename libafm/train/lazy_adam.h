@@ -20,9 +20,7 @@ class LazyAdam final : public TableOptimizer {
   LazyAdam(nn::EmbeddingImpl& embedding, std::string name, double l2);
 
   void flush() override;
-  // As Adam, and "<name>.rows" int32 [rows], the last step that each has done, "<name>.rates" float64, the learning
-  // rates of the steps that some row may have before it. A state of Adam is one where no row is behind.
-  TensorMap state() const override;
+  TensorMap state() const override;  // lazy_adam_state.h
   void load_state(const TensorMap& state, std::string_view where) override;
 
  private:
@@ -34,7 +32,6 @@ class LazyAdam final : public TableOptimizer {
 
   AdamTable table() const;
   void settle();  // every row has done every step
-  void check_rows(std::string_view where) const;
 
   double l2_;
   at::Tensor mean_, square_;

@@ -1,5 +1,6 @@
 #include "libafm/train/make_optimizer.h"
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <string>
@@ -9,6 +10,7 @@
 #include "libafm/nn/embedding.h"
 #include "libafm/train/adam.h"
 #include "libafm/train/device_adagrad.h"
+#include "libafm/train/device_lazy_adam.h"
 #include "libafm/train/lazy_adam.h"
 #include "libafm/train/parameter_groups.h"
 #include "libafm/train/row_adagrad.h"
@@ -51,6 +53,11 @@ class JointOptimizer final : public Optimizer {
   }
   void flush() override {
     for (const auto& part : parts_) part->flush();
+  }
+  int64_t steps_before_flush() const override {
+    int64_t steps = Optimizer::steps_before_flush();
+    for (const auto& part : parts_) steps = std::min(steps, part->steps_before_flush());
+    return steps;
   }
   TensorMap state() const override {
     TensorMap state;
@@ -103,7 +110,9 @@ std::unique_ptr<Optimizer> table_optimizer(nn::EmbeddingImpl& embedding, const s
     if (auto on_device = device_adagrad(embedding, name, options.embedding_l2, scale)) return on_device;
     return std::make_unique<RowAdagrad>(embedding, name, options.embedding_l2, scale);
   }
-  if (table.numel() < lazy_elements || !LazyAdam::serves(embedding)) return nullptr;
+  if (table.numel() < lazy_elements) return nullptr;
+  if (auto on_device = device_lazy_adam(embedding, name, options.embedding_l2)) return on_device;
+  if (!LazyAdam::serves(embedding)) return nullptr;
   return std::make_unique<LazyAdam>(embedding, name, options.embedding_l2);
 }
 

@@ -2,6 +2,8 @@
 
 // What a training step asks of an optimizer, and the parameters that one is made for.
 
+#include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,6 +40,8 @@ class Optimizer {
   // An optimizer may put off what a step owes to a row that no batch reads. After flush() all of it is done: before
   // anybody but a training step reads the parameters.
   virtual void flush() {}
+  // It must not put off more steps than that.
+  virtual int64_t steps_before_flush() const { return std::numeric_limits<int64_t>::max(); }
 
   // By "<parameter>.<what>", on the device of the parameter; shares memory with the optimizer. What is put off is part
   // of it: a run that goes on from parameters and state saved without flush() goes on as if it had never stopped.

@@ -4,20 +4,6 @@
 #include <cmath>
 
 namespace afm {
-namespace {
-
-constexpr int64_t kStepsThatCount = 256;  // 0.9^256 = 2e-12
-
-MissedSteps missed_of(double reference, const std::array<double, 5>& power) {
-  if (power[0] == 0) return {};
-  const double d = power[1] / power[0];  // of the mean from the reference
-  const double m2 = power[2] / power[0], m3 = power[3] / power[0], m4 = power[4] / power[0];
-  return {static_cast<float>(power[0]), static_cast<float>(reference + d), static_cast<float>(m2 - d * d),
-          static_cast<float>(m3 - 3 * d * m2 + 2 * d * d * d),
-          static_cast<float>(m4 - 4 * d * m3 + 6 * d * d * m2 - 3 * d * d * d * d)};
-}
-
-}  // namespace
 
 Powers::Powers(double beta) {
   for (std::size_t n = 0; n < low_.size(); ++n) low_[n] = std::pow(beta, static_cast<double>(n));
@@ -40,14 +26,9 @@ void StepHistory::add_to(int64_t t0, double size, double root) {
   static const Powers mean_decay(kAdamBeta1), root_decay(std::sqrt(kAdamBeta2));
   const int64_t k = steps() - t0;
   const double u = root / root_decay(k), weight = size * mean_decay(k) * u;
-  Sums& sums = sums_[static_cast<std::size_t>(t0 - first_)];
-  if (k == 1) sums.reference = u;
-  double term = weight;
-  for (double& power : sums.power) {
-    power += term;
-    term *= u - sums.reference;
-  }
-  missed_[static_cast<std::size_t>(t0 - first_)] = missed_of(sums.reference, sums.power);
+  MissedSums& sums = sums_[static_cast<std::size_t>(t0 - first_)];
+  add_missed(sums, k == 1, u, weight);
+  missed_[static_cast<std::size_t>(t0 - first_)] = missed_of(sums);
 }
 
 void StepHistory::forget() {

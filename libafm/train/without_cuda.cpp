@@ -2,6 +2,7 @@
 // every device.
 
 #include "libafm/train/device_adagrad.h"
+#include "libafm/train/device_lazy_adam.h"
 #include "libafm/train/fused.h"
 #include "libafm/train/graphed_step.h"
 
@@ -10,6 +11,8 @@ namespace afm {
 std::unique_ptr<GraphedStep> GraphedStep::make(at::Device) { return nullptr; }
 
 std::unique_ptr<Optimizer> device_adagrad(nn::EmbeddingImpl&, const std::string&, double, double) { return nullptr; }
+
+std::unique_ptr<Optimizer> device_lazy_adam(nn::EmbeddingImpl&, const std::string&, double) { return nullptr; }
 
 std::optional<at::Tensor> fused_logloss(const at::Tensor&, const at::Tensor&) { return std::nullopt; }
 
