@@ -97,10 +97,9 @@ def afm_seconds(model, train_set, valid_set, batch: int, **options) -> float:
         valid_set,
         batch_size=batch,
         device="cuda",
-        optimizer="adagrad",
         schedule="constant",
         patience=0,
-        **{"epochs": 6, "cuda_graph": True, **options},
+        **{"epochs": 6, "cuda_graph": True, "optimizer": "adagrad", **options},
     )
     steps = -(-len(train_set) // batch)
     return statistics.median(epoch.seconds for epoch in history.epochs[1:]) / steps
@@ -170,10 +169,11 @@ def measure(rows: int, batches: list[int], count: int, table: Table, every: bool
         variants = {
             "libafm bf16": {"precision": "bf16"},
             "libafm tf32": {"precision": "tf32"},
+            "libafm bf16, Adam": {"precision": "bf16", "optimizer": "adam"},
             "libafm bf16, no graph": {"precision": "bf16", "cuda_graph": False, "epochs": 2},
         }
         for name, options in variants.items():
-            if not every and name != "libafm bf16":
+            if not every and name not in ("libafm bf16", "libafm bf16, Adam"):
                 continue
             seconds = attempt(name, lambda o=options, b=batch: afm_seconds(model, train_set, valid_set, b, **o))
             if seconds:

@@ -10,23 +10,27 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 CARDINALITIES = [3, 50, 700, 20]
 
 
-def clicks(rows: int, seed: int) -> afm.Dataset:
-    weights = [np.random.default_rng(f).normal(size=size) for f, size in enumerate(CARDINALITIES)]
+def clicks(rows: int, seed: int, cardinalities: list[int] = CARDINALITIES) -> afm.Dataset:
+    weights = [np.random.default_rng(f).normal(size=size) for f, size in enumerate(cardinalities)]
     random = np.random.default_rng(seed)
-    ids = np.stack([(random.random(rows) ** 2 * size).astype(np.int32) for size in CARDINALITIES], 1)
+    ids = np.stack([(random.random(rows) ** 2 * size).astype(np.int32) for size in cardinalities], 1)
     logits = sum(weight[ids[:, f]] for f, weight in enumerate(weights))
     label = (random.random(rows) < 1 / (1 + np.exp(-logits))).astype(np.float32)
-    schema = afm.Schema(fields=[afm.FieldSpec(name=f"f{f}", cardinality=size) for f, size in enumerate(CARDINALITIES)])
+    schema = afm.Schema(fields=[afm.FieldSpec(name=f"f{f}", cardinality=size) for f, size in enumerate(cardinalities)])
     return afm.Dataset.from_tensors(schema, torch.from_numpy(ids), label=torch.from_numpy(label))
 
 
 TRAIN, VALID = clicks(20100, 1), clicks(5000, 2)  # 20100: the last batch is not full
 
 
-def trained(kind, device: str, **options):
+LARGE = [3, 50, 130_000, 20]  # a table of more than a million elements, which Adam trains row by row
+LARGE_TRAIN, LARGE_VALID = clicks(20100, 1, LARGE), clicks(5000, 2, LARGE)
+
+
+def trained(kind, device: str, data: tuple[afm.Dataset, afm.Dataset] = (TRAIN, VALID), **options):
     torch.manual_seed(1)
-    model = kind(TRAIN.schema, embedding_dim=8, hidden=[32, 16], init_std=0.01, batch_norm=False)
-    history = afm.train(model, TRAIN, VALID, batch_size=500, epochs=4, patience=0, device=device, **options)
+    model = kind(data[0].schema, embedding_dim=8, hidden=[32, 16], init_std=0.01, batch_norm=False)
+    history = afm.train(model, *data, batch_size=500, epochs=4, patience=0, device=device, **options)
     return model, history
 
 
@@ -39,6 +43,30 @@ def test_a_gpu_trains_to_what_the_cpu_does(kind, optimizer) -> None:
     for here, there in zip(gpu.epochs, cpu.epochs, strict=True):
         assert here.train_loss == pytest.approx(there.train_loss, abs=1e-3)
         assert here.valid_auc == pytest.approx(there.valid_auc, abs=2e-3)
+
+
+@pytest.mark.parametrize("l2", [0.0, 1e-3])
+def test_adam_trains_a_large_table_row_by_row_on_a_gpu_as_on_the_cpu(l2) -> None:
+    large = LARGE_TRAIN, LARGE_VALID
+    cpu, on_cpu = trained(afm.DeepFM, "cpu", large, embedding_l2=l2)
+    gpu, on_gpu = trained(afm.DeepFM, "cuda", large, embedding_l2=l2, cuda_graph=True)
+    for here, there in zip(on_gpu.epochs, on_cpu.epochs, strict=True):
+        assert here.train_loss == pytest.approx(there.train_loss, abs=1e-3)
+        assert here.valid_auc == pytest.approx(there.valid_auc, abs=2e-3)
+    table, other = (model.state_dict()["embedding.weight"].cpu() for model in (gpu, cpu))
+    assert (table - other).norm() < 0.02 * other.norm()
+
+
+@pytest.mark.parametrize("cross", ["vector", "matrix"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_dcn_learns_as_much_in_every_form_and_precision(cross, precision) -> None:
+    def build(schema, **options):
+        return afm.DCN(schema, cross=cross, **options)
+
+    _, exact = trained(build, "cpu", optimizer="adagrad")
+    _, history = trained(build, "cuda", optimizer="adagrad", precision=precision, cuda_graph=True)
+    assert exact.epochs[-1].valid_auc > 0.7
+    assert history.epochs[-1].valid_auc == pytest.approx(exact.epochs[-1].valid_auc, abs=3e-3)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear"])
