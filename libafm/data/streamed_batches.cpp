@@ -11,6 +11,8 @@ namespace {
 
 constexpr unsigned kMostThreads = 8;
 
+int64_t aligned(int64_t words) { return (words + 63) / 64 * 64; }
+
 c10::Stream stream_for_copies(at::Device device) {
   const c10::impl::VirtualGuardImpl guard(device.type());
   return device.is_cpu() ? guard.getStream(device) : guard.getStreamFromGlobalPool(device);
@@ -29,6 +31,8 @@ StreamedBatches::StreamedBatches(const Dataset& dataset, at::Device device, int6
     : batch_size_(std::min(batch_size, dataset.size())),
       slots_(dataset.schema().slot_count()),
       dense_count_(dataset.schema().dense_count()),
+      first_dense_(aligned(batch_size_ * slots_)),
+      first_label_(first_dense_ + aligned(batch_size_ * dense_count_)),
       device_(device),
       ends_(dataset.starts_.begin() + 1, dataset.starts_.end()),
       copy_stream_(stream_for_copies(device)) {
@@ -37,7 +41,7 @@ StreamedBatches::StreamedBatches(const Dataset& dataset, at::Device device, int6
                        shard.label.const_data_ptr<float>()});
   }
   const auto words = at::TensorOptions(at::kInt);
-  const int64_t size = batch_size_ * (slots_ + dense_count_ + 1);
+  const int64_t size = first_label_ + batch_size_;
   for (HostSlot& slot : host_) slot.words = at::empty({size}, words.pinned_memory(!device.is_cpu()));
   current_ = at::empty({size}, words.device(device));
   if (device.is_cpu()) return;
@@ -94,8 +98,8 @@ void StreamedBatches::work() {
 }
 
 void StreamedBatches::gather(const int64_t* rows, int64_t count, int32_t* words) const {
-  auto* dense = reinterpret_cast<float*>(words + batch_size_ * slots_);
-  float* label = dense + batch_size_ * dense_count_;
+  auto* dense = reinterpret_cast<float*>(words + first_dense_);
+  auto* label = reinterpret_cast<float*>(words + first_label_);
   for (int64_t i = 0; i < count; ++i) {
     const auto shard = static_cast<std::size_t>(std::ranges::upper_bound(ends_, rows[i]) - ends_.begin());
     const int64_t row = rows[i] - (shard == 0 ? 0 : ends_[shard - 1]);
@@ -106,8 +110,8 @@ void StreamedBatches::gather(const int64_t* rows, int64_t count, int32_t* words)
 }
 
 Batch StreamedBatches::views(const at::Tensor& words, int64_t rows) const {
-  const at::Tensor dense = words.narrow(0, batch_size_ * slots_, batch_size_ * dense_count_).view(at::kFloat);
-  const at::Tensor label = words.narrow(0, words.size(0) - batch_size_, batch_size_).view(at::kFloat);
+  const at::Tensor dense = words.narrow(0, first_dense_, batch_size_ * dense_count_).view(at::kFloat);
+  const at::Tensor label = words.narrow(0, first_label_, batch_size_).view(at::kFloat);
   return {.ids = words.narrow(0, 0, batch_size_ * slots_).view({batch_size_, slots_}).narrow(0, 0, rows),
           .dense = dense.view({batch_size_, dense_count_}).narrow(0, 0, rows),
           .label = label.narrow(0, 0, rows)};

@@ -44,7 +44,7 @@ class StreamedBatches {
     const float* dense;
     const float* label;
   };
-  // One batch as 32-bit words: ids [B, S], dense [B, Q], label [B].
+  // One batch as 32-bit words: ids [B, S], dense [B, Q] and label [B], each from a multiple of 256 bytes on.
   struct HostSlot {
     at::Tensor words;
     int64_t batch = -1;  // that it holds, or that a thread is gathering into it; -1: free
@@ -67,6 +67,7 @@ class StreamedBatches {
   void release(int64_t batch);
 
   int64_t batch_size_, slots_, dense_count_, batches_ = 0;
+  int64_t first_dense_, first_label_;  // words
   at::Device device_;
   std::vector<Shard> shards_;
   std::vector<int64_t> ends_;  // first row behind each shard

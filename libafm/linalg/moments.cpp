@@ -57,7 +57,8 @@ bool has_float_product(const at::Tensor& rows, const at::Tensor& weights) {
 at::Tensor gram_in_parts(const at::Tensor& x) {
   constexpr int64_t kParts = 256;
   const int64_t m = x.size(1), each = x.size(0) / kParts, whole = kParts * each;
-  const at::Tensor parts = x.narrow(0, 0, whole).view({kParts, each, m}), rest = x.narrow(0, whole, x.size(0) - whole);
+  const at::Tensor parts = x.narrow(0, 0, whole).reshape({kParts, each, m}),
+                   rest = x.narrow(0, whole, x.size(0) - whole);
   return at::bmm(parts.transpose(1, 2), parts).sum(0).add_(at::mm(rest.t(), rest));
 }
 
