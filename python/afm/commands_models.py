@@ -232,7 +232,11 @@ def evaluate(
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Print AUC and logloss of a model on a split, and its size."""
+    """Print AUC and logloss of a model on a split, and its size.
+
+    And of every field the share of its values that are unknown: those that training did not count, rare and empty ones.
+    Where it grows, it is time to prepare anew and to train again.
+    """
     loaded = afm.load_model(model).to(device)
     metrics = afm.evaluate(loaded, afm.Dataset.open(folder, split))
     result = {
@@ -243,7 +247,7 @@ def evaluate(
         "bytes": model.stat().st_size,
     }
     if json:
-        print_json(result)
+        print_json({**result, "unknown": metrics.unknown})
         return
     shown = [
         f"{metrics.auc:.5f}",
@@ -251,6 +255,8 @@ def evaluate(
         *(f"{result[key]:,}" for key in ("rows", "parameters", "bytes")),
     ]
     print_table(f"{model.name} on {split}", ["", *result], [["", *shown]])
+    shares = [[field, f"{share:.2%}"] for field, share in metrics.unknown.items()]
+    print_table(f"unknown values in {split}", ["field", "share"], shares)
 
 
 def inspect(
