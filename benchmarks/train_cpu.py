@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
-import subprocess
 import tempfile
 import threading
 import time
@@ -31,6 +29,7 @@ from pathlib import Path
 import afm
 import numpy as np
 import torch
+from peers.peer_process import peer_epochs
 from torch import nn
 
 BATCH, HIDDEN, STEPS = 4096, [400, 400, 400], 40
@@ -157,34 +156,17 @@ def fuxictr_epoch(python: str, setting: Setting, folder: Path) -> Callable[[], f
     rows = train_set.range(0, len(train_set))
     names = train_set.schema.id_field_names
     columns = {name: rows.ids[:, place].numpy() for place, name in enumerate(names)}
-    np.savez(folder / "rows.npz", label=rows.label.numpy(), **columns)
     settings = {
         "cardinalities": dict(zip(names, train_set.schema.cardinalities, strict=True)),
         "width": setting.width,
         "dropout": setting.dropout,
         "l2": setting.l2,
         "in_memory": setting.in_memory,
+        "batch": BATCH,
+        "batch_norm": True,
+        "gpu": False,
     }
-    (folder / "settings.json").write_text(json.dumps(settings))
-    script = Path(__file__).parent / "peers" / "fuxictr_deepfm.py"
-    peer = subprocess.Popen(
-        [python, str(script), str(folder / "rows.npz"), str(folder / "settings.json")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-    def ask() -> dict:
-        return next(json.loads(line) for line in peer.stdout if line.startswith("{"))
-
-    ask()
-
-    def run() -> float:
-        peer.stdin.write("\n")
-        peer.stdin.flush()
-        return ask()["seconds"]
-
-    return run
+    return peer_epochs(python, "fuxictr_deepfm.py", {"label": rows.label.numpy(), **columns}, settings, folder)
 
 
 def matrix_rate(width: int) -> float:

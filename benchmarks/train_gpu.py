@@ -6,7 +6,8 @@
 Adagrad on the table, Adam on the rest, data resident on the device. All in one process on one card; medians, ratios,
 and the share of what the card's measured copy bandwidth and matrix rate allow: the time of the matrix products at that
 rate and of 10 kB a row at that bandwidth, one after the other. --profile MODEL... lists the kernels of
-our step after the first table.
+our step after the first table. The libraries' own trainers run at small batches where --library-python has them
+(`pip install fuxictr==2.3.10 deepctr-torch==0.3.0 'polars<2'` beside torch).
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
+import sys
+import tempfile
 import time
 import traceback
+from pathlib import Path
 
 import afm
+import numpy as np
 import torch
+from peers.peer_process import is_installed, peer_epochs
 from peers.stock_deepfm import LoopStep, StockStep, rounds
 
 FIELDS, DIM, HIDDEN, CROSS_LAYERS = 39, 16, [400, 400, 400], 3
@@ -31,6 +37,7 @@ SMALL = [3, 4, 10, 15, 18, 24, 27, 30, 36, 49, 60, 80, 105, 120, 150, 200, 305, 
 SMALL += [1400, 2000, 3000, 4000, 5600, 8000, 10000, 12000, 14000]  # 29 fields; the other ten share the rest
 LARGE = [10, 8, 6, 5, 4, 3, 2, 2, 1, 1]
 MODELS = {"DeepFM": lambda schema, **options: afm.DeepFM(schema, **options), **OTHERS}
+LIBRARY_STEPS = 20
 KILOBYTES_PER_ROW = 10.0  # ids, rows of the table and their update, activations and their gradients
 
 
@@ -136,7 +143,37 @@ def attempt(name: str, work):
         return None
 
 
-def measure(rows: int, batches: list[int], count: int, table: Table, every: bool) -> None:
+LIBRARIES = {  # module, script in benchmarks/peers
+    "FuxiCTR's trainer": ("fuxictr", "fuxictr_deepfm.py"),
+    "DeepCTR-Torch's fit": ("deepctr_torch", "deepctr_deepfm.py"),
+}
+
+
+def library_seconds(python: str, script: str, rows: dict[str, np.ndarray], sizes: dict[str, int], batch: int) -> float:
+    """Seconds a step of a library's own trainer, median of five epochs of LIBRARY_STEPS batches in memory."""
+    settings = {"cardinalities": sizes, "width": DIM, "dropout": 0.0, "l2": 0.0, "in_memory": True}
+    settings |= {"batch": batch, "batch_norm": False, "gpu": True}
+    with tempfile.TemporaryDirectory() as folder:
+        epoch = peer_epochs(python, script, rows, settings, Path(folder))
+        epoch()
+        return statistics.median(epoch() for _ in range(5)) / LIBRARY_STEPS
+
+
+def measure_libraries(cardinalities: list[int], data, batch: int, python: str, table: Table, stock) -> None:
+    names = [f"f{i}" for i in range(len(cardinalities))]
+    ids, labels = (tensor[: LIBRARY_STEPS * batch].numpy() for tensor in data)
+    rows = {"label": labels, **{name: ids[:, field] for field, name in enumerate(names)}}
+    sizes = dict(zip(names, cardinalities, strict=True))
+    for name, (module, script) in LIBRARIES.items():
+        if not is_installed(python, module):
+            print(f"({name} is left out: {python} has no {module})", flush=True)
+            continue
+        seconds = attempt(name, lambda script=script: library_seconds(python, script, rows, sizes, batch))
+        if seconds:
+            table.line(sum(cardinalities), batch, name, seconds, stock)
+
+
+def measure(rows: int, batches: list[int], count: int, table: Table, every: bool, python: str) -> None:
     """`every`: all variants and the slow loop, else what the first table is compared with."""
     cardinalities = cardinalities_of(rows)
     ids, labels = clicks(cardinalities, count)
@@ -190,6 +227,7 @@ def measure(rows: int, batches: list[int], count: int, table: Table, every: bool
             step = attempt("loop", lambda: LoopStep(cardinalities, DIM, HIDDEN, host))
             if step:
                 table.line(rows, batch, "FuxiCTR-style loop", rounds(step, order.cpu(), batch, 5), stock)
+            measure_libraries(cardinalities, host, batch, python, table, stock)
 
 
 def profile(rows: int, batch: int, count: int, kind: str) -> None:
@@ -222,6 +260,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[4096, 65536])
     parser.add_argument("--samples", type=int, default=48 * 65536)
     parser.add_argument("--profile", nargs="+", choices=list(MODELS), default=[], help="list the kernels of a step")
+    parser.add_argument("--library-python", default=sys.executable, help="Python that has fuxictr and deepctr_torch")
     arguments = parser.parse_args()
     torch.manual_seed(1)
     print(f"{torch.cuda.get_device_name(0)}, torch {torch.__version__}, libafm {afm.__version__}")
@@ -231,7 +270,7 @@ def main() -> None:
     for place, rows in enumerate(arguments.rows):
 
         def work(rows=int(rows), every=place == 0) -> None:
-            measure(rows, arguments.batches, arguments.samples, table, every)
+            measure(rows, arguments.batches, arguments.samples, table, every, arguments.library_python)
 
         attempt(f"{rows:.0f} rows", work)
         if place > 0 or not arguments.profile:

@@ -3,7 +3,7 @@
 With "in_memory" in the settings its train_epoch gets batches that lie ready in memory instead of its loader's.
 
 Runs in an environment with fuxictr 2.3.10 (it needs polars < 2). Reads one line on standard input per epoch to run,
-so that train_cpu.py can take turns between the peers.
+so that a benchmark can take turns between the peers.
 
     python fuxictr_deepfm.py rows.npz settings.json
 """
@@ -39,7 +39,7 @@ class DeepFM(BaseModel):
             hidden_units=[400, 400, 400],
             hidden_activations="ReLU",
             dropout_rates=settings["dropout"],
-            batch_norm=True,
+            batch_norm=settings["batch_norm"],
         )
         self.compile("adam", "binary_crossentropy", 1e-3)
         self.reset_parameters()
@@ -65,23 +65,26 @@ def feature_map_of(settings: dict, folder: str) -> FeatureMap:
     return features
 
 
-def batches_in_memory(rows: str, columns: list[str]) -> list[dict[str, torch.Tensor]]:
+def batches_in_memory(rows: str, columns: list[str], batch: int) -> list[dict[str, torch.Tensor]]:
     arrays = {name: torch.from_numpy(values) for name, values in np.load(rows).items()}
-    order = torch.randperm(len(arrays["label"])).split(4096)
+    order = torch.randperm(len(arrays["label"])).split(batch)
     return [{name: arrays[name][index] for name in [*columns, "label"]} for index in order]
 
 
 def main() -> None:
     logging.disable(logging.CRITICAL)
     rows, settings = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
+    batch = settings["batch"]
     torch.manual_seed(1)
     with tempfile.TemporaryDirectory() as folder:
         features = feature_map_of(settings, folder)
-        model = DeepFM(features, settings, gpu=-1, verbose=0, model_root=folder, metrics=["AUC"])
+        model = DeepFM(
+            features, settings, gpu=0 if settings["gpu"] else -1, verbose=0, model_root=folder, metrics=["AUC"]
+        )
         if settings["in_memory"]:
-            loader = batches_in_memory(rows, list(features.features))
+            loader = batches_in_memory(rows, list(features.features), batch)
         else:
-            loader, _ = RankDataLoader(features, stage="train", train_data=rows, batch_size=4096, num_workers=1)
+            loader, _ = RankDataLoader(features, stage="train", train_data=rows, batch_size=batch, num_workers=1)
         model._max_gradient_norm, model._total_steps, model._batch_index = 10.0, 0, 0
         model._stop_training, model._eval_steps, model._epoch_index = False, 10**9, 0
         model._steps_per_epoch = len(loader)
