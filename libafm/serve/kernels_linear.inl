@@ -247,12 +247,13 @@ void many_rows(const PackedMatrix& matrix, const LinearCall& call) {
 }
 
 // Note [Zeros behind a ReLU]
-// One row waits for its weights, and ReLU leaves about half of its columns zero: their weights are not read.
-// Where the first columns have no zero, none are looked for.
-bool has_zeros(const float* x, int64_t columns) {
+// One row waits for its weights, and ReLU leaves about half of its columns zero: their weights are not read. The first
+// columns tell whether a list of the others pays.
+bool has_many_zeros(const float* x, int64_t columns) {
+  const int64_t looked = smaller(columns, 32);
   int zeros = 0;
-  for (int64_t j = 0; j < columns && j < 32; ++j) zeros += x[j] == 0 ? 1 : 0;
-  return zeros > 0;
+  for (int64_t j = 0; j < looked; ++j) zeros += x[j] == 0 ? 1 : 0;
+  return 4 * zeros > looked;
 }
 
 int64_t list_columns(const float* x, int64_t columns, int32_t* list) {
@@ -291,7 +292,7 @@ void compute_listed(const Tile& tile, const int32_t* list, int64_t count) {
 }
 
 void float_linear(const PackedMatrix& matrix, const LinearCall& call) {
-  if (call.rows != 1 || !has_zeros(call.x, matrix.columns)) return many_rows<FloatPanel>(matrix, call);
+  if (call.rows != 1 || !has_many_zeros(call.x, matrix.columns)) return many_rows<FloatPanel>(matrix, call);
   auto* list = reinterpret_cast<int32_t*>(call.scratch);
   const int64_t count = list_columns(call.x, matrix.columns, list), panels = (matrix.rows + kPanel - 1) / kPanel;
   int64_t p = 0;

@@ -112,14 +112,24 @@ void read_fields(const FieldPlace* fields, int64_t count, const int32_t* ids, fl
   }
 }
 
-// Rows wait for memory, so those of several fields travel at once: eight at least.
-void gather(const FieldPlace* fields, int64_t count, const int32_t* ids, int64_t id_stride, int64_t rows, float* values,
-            int64_t value_stride, float* wide) {
-  const int64_t ahead = count < 8 ? 8 : 1;
+void gather_ahead(int64_t ahead, const FieldPlace* fields, int64_t count, const int32_t* ids, int64_t id_stride,
+                  int64_t rows, float* values, int64_t value_stride, float* wide) {
   for (int64_t r = 0; r < rows && r < ahead; ++r) prefetch(fields, count, ids + r * id_stride);
   for (int64_t r = 0; r < rows; ++r) {
     if (r + ahead < rows) prefetch(fields, count, ids + (r + ahead) * id_stride);
     read_fields(fields, count, ids + r * id_stride, values + r * value_stride, wide == nullptr ? nullptr : wide + r);
+  }
+}
+
+// Rows of tables wait for memory, so several travel at once: those of the next row, or where there are many rows of x,
+// field by field, those of the next eight.
+void gather(const FieldPlace* fields, int64_t count, const int32_t* ids, int64_t id_stride, int64_t rows, float* values,
+            int64_t value_stride, float* wide) {
+  constexpr int64_t kAhead = 8;
+  if (rows <= kAhead) return gather_ahead(1, fields, count, ids, id_stride, rows, values, value_stride, wide);
+  for (int64_t f = 0; f < count; ++f) {
+    const FieldPlace place = fields[f];
+    gather_ahead(kAhead, &place, 1, ids, id_stride, rows, values, value_stride, wide);
   }
 }
 

@@ -45,9 +45,11 @@ struct Rows {
 
 AFM_INLINE __mmask16 first(int64_t count) { return static_cast<__mmask16>(count >= 16 ? 0xFFFF : (1U << count) - 1); }
 
+// The columns from j on, up to 16, times their scales; zeros behind the last.
 AFM_INLINE __m512 scaled(const PackedMatrix& matrix, const float* x, int64_t j) {
-  const __mmask16 mask = first(matrix.columns - j);
-  const __m512 values = _mm512_maskz_loadu_ps(mask, x + j);
+  const bool whole = j + kPanel <= matrix.columns;
+  const __mmask16 mask = whole ? 0xFFFF : first(matrix.columns - j);
+  const __m512 values = whole ? _mm512_loadu_ps(x + j) : _mm512_maskz_loadu_ps(mask, x + j);
   if (matrix.column_scale == nullptr) return values;
   return _mm512_mul_ps(values, _mm512_maskz_loadu_ps(mask, matrix.column_scale + j));
 }
@@ -55,20 +57,17 @@ AFM_INLINE __m512 scaled(const PackedMatrix& matrix, const float* x, int64_t j) 
 // The step of a row; negative when the row needs floats.
 float step_of(const PackedMatrix& matrix, const float* x) {
   __m512 largest = _mm512_setzero_ps(), total = _mm512_setzero_ps();
-  __m512i zeros = _mm512_setzero_si512();
+  int others = 0;  // that are not zero
   for (int64_t j = 0; j < matrix.columns; j += kPanel) {
     const __m512 size = _mm512_abs_ps(scaled(matrix, x, j));
     largest = _mm512_max_ps(size, largest);
     total = _mm512_add_ps(total, size);
-    const __mmask16 zero = _mm512_cmp_ps_mask(size, _mm512_setzero_ps(), _CMP_EQ_OQ);
-    zeros = _mm512_mask_add_epi32(zeros, zero, zeros, _mm512_set1_epi32(1));
+    others += __builtin_popcount(_mm512_cmp_ps_mask(size, _mm512_setzero_ps(), _CMP_NEQ_UQ));
   }
   const float most = _mm512_reduce_max_ps(largest), sum = _mm512_reduce_add_ps(total);
-  const int64_t padded = (matrix.columns + kPanel - 1) / kPanel * kPanel;
-  const auto others = static_cast<float>(padded - _mm512_reduce_add_epi32(zeros));
   if (most == 0 && sum == 0) return 0;
   // `sum` is neither infinite nor NaN when this holds, and kLargest / most is finite.
-  const bool even = sum < __FLT_MAX__ && most > 1e-30F && most * others <= kMostAboveMean * sum;
+  const bool even = sum < __FLT_MAX__ && most > 1e-30F && most * static_cast<float>(others) <= kMostAboveMean * sum;
   return even ? most / kLargest : -1;
 }
 
@@ -162,7 +161,7 @@ AFM_INLINE void finish_panel(const Rows& rows, int64_t row, int64_t output, __m5
   _mm512_mask_storeu_ps(rows.call.y + row * rows.call.y_stride + output, mask, y);
 }
 
-// Sums [rows][3][panels] of a tile. Not unrolled: all tiles of several rows share it.
+// Sums [rows][3][panels] of a tile. Not unrolled: the rarer tiles share it.
 __attribute__((noinline)) void finish(const Rows& rows, Place place, const __m512i* sums, int count, int panels) {
   for (int r = 0; r < count; ++r) {
     for (int p = 0; p < panels; ++p) {
@@ -177,15 +176,22 @@ void compute_tile(const Rows& rows, Place place) {
   const int64_t steps = (rows.matrix.columns + Weights::kColumns - 1) / Weights::kColumns;
   const char* panels = static_cast<const char*>(rows.matrix.elements) + kStepBytes * steps * place.panel;
   const uint8_t* x = rows.x.bytes + 3 * rows.x.stride * place.row;
+  const int64_t ahead = steps < 64 ? P * steps : 16;  // short panels end before the processor foresees the next tile
   Sums<R, P> sums = {};
   for (int64_t s = 0; s < steps; ++s) {
     __m512i codes[P];
     AFM_UNROLL for (int p = 0; p < P; ++p) codes[p] = _mm512_loadu_si512(panels + kStepBytes * (s + p * steps));
+    if constexpr (R == 1) {
+      AFM_UNROLL for (int p = 0; p < P; ++p) __builtin_prefetch(panels + kStepBytes * (s + p * steps + ahead));
+    }
     Weights::template add<R, P>(codes, x + Weights::kColumns * s, rows.x.stride, sums);
   }
-  if constexpr (R == 1) {  // a request of one row waits for each of them
-    AFM_UNROLL for (int p = 0; p < P; ++p) {
-      finish_panel(rows, place.row, kPanel * (place.panel + p), sums.of[0][p], sums.of[1][p], sums.of[2][p]);
+  if constexpr (P > 1 && R != 2) {  // most of the work
+    AFM_UNROLL for (int r = 0; r < R; ++r) {
+      AFM_UNROLL for (int p = 0; p < P; ++p) {
+        finish_panel(rows, place.row + r, kPanel * (place.panel + p), sums.of[3 * r][p], sums.of[3 * r + 1][p],
+                     sums.of[3 * r + 2][p]);
+      }
     }
   } else {
     __m512i totals[3 * R * P];
