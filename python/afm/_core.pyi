@@ -67,6 +67,7 @@ __all__: list[str] = [
     "distillation_loss",
     "evaluate",
     "factorize",
+    "fit_many",
     "fold",
     "fold_batch_norm",
     "hash_strings",
@@ -1057,6 +1058,8 @@ class Metrics:
     def logloss(self) -> float: ...
     @property
     def rows(self) -> int: ...
+    @property
+    def unknown(self) -> dict[str, float]: ...
 
 class TrainOptions:
     """
@@ -1093,6 +1096,7 @@ class TrainOptions:
         device: str = "cpu",
         precision: str = "float32",
         cuda_graph: bool = False,
+        data: str = "auto",
         distillation: float = 1.0,
         temperature: float = 1.0,
         label_preserving: float = 0.0,
@@ -1116,6 +1120,7 @@ class TrainOptions:
             device: cpu, cuda or cuda:N.
             precision: Of matrix products on a GPU: float32, tf32 or bf16.
             cuda_graph: Record one step on a GPU and repeat it.
+            data: Rows on a GPU: resident, streamed, or auto (what fits).
             distillation: Weight of the teachers' term.
             temperature: Temperature of the teachers' term.
             label_preserving: More weight of it where the teachers are right.
@@ -1168,6 +1173,13 @@ class TrainOptions:
         """
     @cuda_graph.setter
     def cuda_graph(self, arg1: typing.Any) -> None: ...
+    @property
+    def data(self) -> str:
+        """
+        Rows on a GPU: resident, streamed, or auto (what fits).
+        """
+    @data.setter
+    def data(self, arg1: typing.Any) -> None: ...
     @property
     def device(self) -> str:
         """
@@ -1648,6 +1660,15 @@ def evaluate(
     model: CoreModel, dataset: Dataset, batch_size: typing.SupportsInt | typing.SupportsIndex, on_progress: typing.Any
 ) -> Metrics: ...
 def factorize(model: CoreModel, statistics: Statistics, plan: str, method: str) -> CoreModel: ...
+def fit_many(
+    models: collections.abc.Sequence[CoreModel],
+    train_set: Dataset,
+    valid_set: Dataset,
+    options: collections.abc.Sequence[TrainOptions],
+    teachers: collections.abc.Sequence[CoreModel],
+    on_progress: typing.Any,
+    at_once: typing.SupportsInt | typing.SupportsIndex,
+) -> list[History]: ...
 def fold(model: CoreModel) -> tuple[CoreModel, list[Refusal], list[str]]: ...
 def fold_batch_norm(model: CoreModel) -> tuple[CoreModel, list[Refusal], list[str]]: ...
 def hash_strings(

@@ -13,7 +13,8 @@ import afm
 
 from . import inspection
 from .compressing import Budget, compress_model, layer_rows
-from .console import Interrupted, out, print_json, print_table, say, training_bar
+from .console import out, print_json, print_table, say
+from .fitting import as_dict, fit, fit_seeds, output_of, print_seeds, seeds_of, unchanged
 from .recipe import finished
 from .settings import add_settings_help, apply_settings
 
@@ -26,8 +27,6 @@ Settings = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run of the same command stopped.")]
 
-OF_ONE_RUN = ("checkpoint", "checkpoint_seconds", "resume")  # they decide no weight, and would make two files differ
-
 
 def train(
     folder: Folder,
@@ -35,6 +34,9 @@ def train(
     model: Annotated[str, typer.Option(help=f"One of: {', '.join(afm.model_names())}.")] = "deepfm",
     settings: Settings = None,
     seed: Annotated[int, typer.Option(help="Fresh weights, order of rows, dropout.")] = 1,
+    seeds: Annotated[
+        str | None, typer.Option(help="Several models at once instead, such as 1,2,3: OUT with -1, -2, -3 in its name.")
+    ] = None,
     device: Device = "cpu",
     teacher: Annotated[Path | None, typer.Option(help="Model file whose logits are a second target.")] = None,
     resume: Resume = False,
@@ -50,16 +52,26 @@ def train(
       afm train clicks --model deepfm --set embedding_dim=10 \\
           --set hidden=400,400,400 --set embedding_l2=0.05 --out base.safetensors
     """
-    check_output(output)
+    wanted = [] if seeds is None else seeds_of(seeds)
+    outputs = {each: output_of(output, each) for each in wanted}
+    for path in outputs.values() or [output]:
+        check_output(path)
     model_options = afm.options_class(model)()
     train_options = afm.TrainOptions(seed=seed, device=device)
     apply_settings(settings or [], model_options, train_options)
     train_set, valid_set = afm.Dataset.open(folder, "train"), afm.Dataset.open(folder, "valid")
-    torch.manual_seed(train_options.seed)
-    built = afm.make_model(model, train_set.schema, **as_dict(model_options))
-    history = fit(
-        built, train_set, valid_set, train_options, output, resume, teacher and afm.load_model(teacher), "train"
-    )
+    taught_by = teacher and afm.load_model(teacher)
+
+    def fresh(own: int) -> afm.Model:
+        torch.manual_seed(own)
+        return afm.make_model(model, train_set.schema, **as_dict(model_options))
+
+    if outputs:
+        models = {each: fresh(each) for each in outputs}
+        histories = fit_seeds(models, train_set, valid_set, train_options, outputs, resume, taught_by)
+        print_seeds(histories, outputs, json)
+        return
+    history = fit(fresh(train_options.seed), train_set, valid_set, train_options, output, resume, taught_by, "train")
     if json:
         print_json({"model": str(output), **as_dict(history)})
         return
@@ -199,32 +211,6 @@ def healing_options(model: afm.Model, epochs: int, seed: int, device: str) -> af
     return afm.TrainOptions(epochs=max(epochs, 1), seed=seed, device=device, schedule="linear", patience=0, **kept)
 
 
-def unchanged(model: afm.Model) -> afm.Model:
-    return model
-
-
-def fit(
-    model, train_set, valid_set, options, output: Path, resume: bool, teacher, what: str, finish=unchanged
-) -> afm.History:
-    """Trains with a checkpoint beside the output, saves what `finish` makes of the model, with its training options,
-    removes the checkpoint.
-    """
-    options.checkpoint = options.checkpoint or f"{output}.checkpoint"
-    options.resume = options.resume or resume
-    try:
-        with training_bar(what) as on_progress:
-            history = afm.train(model, train_set, valid_set, options, teacher=teacher, on_progress=on_progress)
-    except KeyboardInterrupt as stop:
-        if Path(options.checkpoint).exists():
-            raise Interrupted("the same command with --resume goes on from the last checkpoint") from stop
-        raise
-    told = {name: value for name, value in as_dict(options).items() if name not in OF_ONE_RUN}
-    model.notes = {**model.notes, "training": json_text.dumps(told)}
-    afm.save_model(finish(model), output)
-    Path(options.checkpoint).unlink(missing_ok=True)
-    return history
-
-
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Model file.")],
     folder: Folder,
@@ -291,10 +277,6 @@ def print_comparison(comparison: afm.Comparison, before: str, after: str) -> Non
             ]
         )
     print_table("validation rows", ["model", "AUC", "logloss", "parameters", "bytes", "µs/row"], rows, highlight=1)
-
-
-def as_dict(options) -> dict:
-    return json_text.loads(options.to_json())
 
 
 add_settings_help(

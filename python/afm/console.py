@@ -55,6 +55,13 @@ def rows_bar(what: str) -> Iterator[Callable[[int], None]]:
         yield lambda rows: progress.update(task, completed=rows)
 
 
+def say_epoch(what: str, done) -> None:
+    say(
+        f"{what}: epoch {done.epoch:>2}  loss {done.train_loss:.4f}  valid AUC {done.valid_auc:.4f}"
+        f"  logloss {done.valid_logloss:.4f}  {done.rows_per_second:,.0f} rows/s"
+    )
+
+
 @contextmanager
 def training_bar(what: str) -> Iterator[Callable[[object], None]]:
     """Follows train(): a bar per epoch on a terminal, one line per finished epoch everywhere."""
@@ -70,12 +77,7 @@ def training_bar(what: str) -> Iterator[Callable[[object], None]]:
         def on_progress(state) -> None:
             done = state.finished
             if done is not None:
-                err.print(
-                    f"{what}: epoch {done.epoch:>2}  loss {done.train_loss:.4f}  valid AUC {done.valid_auc:.4f}"
-                    f"  logloss {done.valid_logloss:.4f}  {done.rows_per_second:,.0f} rows/s",
-                    markup=False,
-                    soft_wrap=True,
-                )
+                say_epoch(what, done)
                 return
             progress.update(
                 task,

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small models are faster so, and tests run side by side
@@ -71,3 +72,11 @@ def own(made: Path, tmp_path: Path, monkeypatch, capsys) -> Home:
             copy.write_bytes(path.read_bytes())
     monkeypatch.chdir(tmp_path)
     return Home(tmp_path, capsys)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -13,7 +13,7 @@ from pathlib import Path
 import afm
 import pytest
 import torch
-from afm import commands_models
+from afm import fitting
 from home import TINY, Home
 from tables_of_clicks import click_rows, write_table
 
@@ -144,7 +144,7 @@ def test_interrupted_and_resumed_equals_never_interrupted(own: Home, monkeypatch
 
     own.run(f"{command} --out whole.safetensors")
     stop = Stop()
-    monkeypatch.setattr(commands_models, "training_bar", lambda what: nullcontext(stop))
+    monkeypatch.setattr(fitting, "training_bar", lambda what: nullcontext(stop))
     _, err = own.run(f"{command} --out parts.safetensors", code=2)
     assert err.splitlines()[-1] == ("afm: interrupted; the same command with --resume goes on from the last checkpoint")
     assert not own.path("parts.safetensors").exists()
@@ -153,6 +153,24 @@ def test_interrupted_and_resumed_equals_never_interrupted(own: Home, monkeypatch
     assert stop.pressed
     assert equal_weights(own.path("whole.safetensors"), own.path("parts.safetensors"))
     assert not own.path("parts.safetensors.checkpoint").exists()
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_several_seeds_at_once_are_the_models_of_each_seed(own: Home):
+    line = f"train clicks {' '.join(TINY)} --set epochs=2 --set dropout=0.1"
+    for seed in (3, 5):
+        own.run(f"{line} --seed {seed} --out alone{seed}.safetensors")
+    torch.set_num_threads(2)
+    told = own.json(f"{line} --seeds 3,5 --out m.safetensors")
+    assert [each["model"] for each in told] == ["m-3.safetensors", "m-5.safetensors"]
+    for seed, each in zip((3, 5), told, strict=True):
+        assert each["seed"] == seed and len(each["epochs"]) == 2
+        assert own.path(each["model"]).read_bytes() == own.path(f"alone{seed}.safetensors").read_bytes()
+        assert not own.path(f"{each['model']}.checkpoint").exists()
+    printed, progress = own.run(f"{line} --seeds 3,5 --out m.safetensors")
+    assert "standard deviation" in printed and "seed 5: epoch  2" in progress
+    assert own.complaint(f"{line} --seeds 3,x --out n.safetensors").endswith("with commas between, got '3,x'")
+    assert own.complaint(f"{line} --seeds 3,3 --out n.safetensors").endswith("differ from each other, got '3,3'")
 
 
 def started(arguments: list[str], folder: Path, **options) -> subprocess.Popen:

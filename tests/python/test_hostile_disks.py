@@ -9,7 +9,7 @@ from pathlib import Path
 
 import afm
 import pytest
-from afm import commands_models
+from afm import fitting
 from afm.prepare import only_writer
 from home import TINY, Home, files_below
 from nursery import Nursery
@@ -90,7 +90,7 @@ def test_a_disk_that_fills_up_during_training_leaves_a_checkpoint_to_go_on_from(
     disk.run(f"{line} --out whole.safetensors")
     bar = FillsUp(disk)
     with monkeypatch.context() as patch:
-        patch.setattr(commands_models, "training_bar", lambda what: nullcontext(bar))
+        patch.setattr(fitting, "training_bar", lambda what: nullcontext(bar))
         _, err = disk.run(f"{line} --out parts.safetensors", code=1)
     assert err.splitlines()[-1].startswith("afm: ") and "No space left on device" in err and "Traceback" not in err
     assert len(afm.inspect("parts.safetensors.checkpoint")["metadata"]["position"]["history"]["epochs"]) == 2

@@ -96,6 +96,41 @@ def test_a_stopped_and_resumed_training_equals_one_never_stopped(schema, train_s
     assert equal_states(whole, resumed)
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_many_models_at_once_are_those_of_one_run_after_the_other(schema, train_set, valid_set):
+    """Keywords hold for all models or, as lists, for each."""
+    options = {"epochs": 2, "batch_size": 200, "patience": 0}
+    seeds, rates = [1, 2, 3], [0.01, 0.003, 0.001]
+    expected, models = ([fresh(schema, dropout=0.2) for _ in seeds] for _ in range(2))
+    for model, seed, rate in zip(expected, seeds, rates, strict=True):
+        afm.train(model, train_set, valid_set, seed=seed, learning_rate=rate, **options)
+    torch.set_num_threads(2)
+    seen: list[list[int]] = [[] for _ in seeds]
+
+    def note(place: int, progress: afm.Progress) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        if progress.finished is not None:
+            seen[place].append(progress.epoch)
+
+    histories = afm.fit_many(models, train_set, valid_set, seed=seeds, learning_rate=rates, on_progress=note, **options)
+    assert [len(history.epochs) for history in histories] == [2, 2, 2]
+    assert seen == [[1, 2]] * 3
+    assert all(equal_states(a, b) for a, b in zip(models, expected, strict=True))
+    assert not equal_states(models[0], models[1])
+    with pytest.raises(ValueError, match="seed must have a value for each of the 3 models, got 2"):
+        afm.fit_many(models, train_set, valid_set, seed=[1, 2])
+    with pytest.raises(ValueError, match=r"models\[1\]: TrainOptions.epochs must be"):
+        afm.fit_many(models, train_set, valid_set, epochs=[1, 0, 1])
+
+
+def test_ctrl_c_stops_many_models(schema, train_set, valid_set):
+    threading.Timer(0.5, _thread.interrupt_main).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        afm.fit_many([fresh(schema), fresh(schema)], train_set, valid_set, epochs=100_000, patience=0)
+    assert time.monotonic() - started < 20
+
+
 @pytest.mark.parametrize("on_progress", [None, lambda progress: None])
 def test_ctrl_c_stops_training_and_leaves_a_whole_checkpoint(schema, train_set, valid_set, tmp_path, on_progress):
     checkpoint = str(tmp_path / "progress.safetensors")
