@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cfloat>
 
 #include "libafm/cuda/shapes.cuh"
 #include "libafm/cuda/training.h"
@@ -55,6 +56,12 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(const Gather task) {
   if (lane == 0) task.to_labels[row] = task.labels[from];
 }
 
+__global__ void add_loss_kernel(const LossSum task) {
+  const double sum = *task.sum + static_cast<double>(*task.loss) * static_cast<double>(task.rows);
+  *task.sum = sum;
+  if (sum <= DBL_MAX) ++*task.finite_batches;
+}
+
 }  // namespace
 
 Status step_adam(const AdamTensor* tensors, int count, const Adam& adam, Stream stream) {
@@ -77,6 +84,11 @@ Status step_adam(const AdamTensor* tensors, int count, const Adam& adam, Stream 
 Status gather(const Gather& task, Stream stream) {
   if (task.rows == 0) return cudaSuccess;
   gather_kernel<<<blocks_for(task.rows, kThreads / kWarp), kThreads, 0, stream>>>(task);
+  return cudaGetLastError();
+}
+
+Status add_loss(const LossSum& task, Stream stream) {
+  add_loss_kernel<<<1, 1, 0, stream>>>(task);
   return cudaGetLastError();
 }
 

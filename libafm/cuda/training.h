@@ -39,4 +39,13 @@ struct Gather {
 };
 Status gather(const Gather& task, Stream stream);
 
+// sum += loss * rows, and finite_batches += 1 while the sum is finite.
+struct LossSum {
+  const float* loss;  // [1]
+  int64_t rows;
+  double* sum;              // [1]
+  int64_t* finite_batches;  // [1]
+};
+Status add_loss(const LossSum& task, Stream stream);
+
 }  // namespace afm::cuda

@@ -178,6 +178,7 @@ void EpochLoop::train_on(const at::Tensor& index, double learning_rate) {
   if (device_.is_cpu()) check_gradients();
   optimizer_->step(learning_rate);
   const torch::NoGradGuard no_grad;
+  if (fused_loss_sum(loss.detach(), batch.rows(), loss_sum_, finite_batches_)) return;
   loss_sum_.add_(loss.detach(), batch.rows());
   if (device_.is_cuda()) finite_batches_.add_(loss_sum_.le(std::numeric_limits<double>::max()));
 }

@@ -15,6 +15,10 @@ namespace afm {
 // logloss_of(), its gradient computed on the way; float32.
 std::optional<at::Tensor> fused_logloss(const at::Tensor& logits, const at::Tensor& labels);
 
+// loss_sum += loss * rows, and finite_batches += 1 while loss_sum is finite; numbers without dimension: float32,
+// float64 and int64.
+bool fused_loss_sum(const at::Tensor& loss, int64_t rows, const at::Tensor& loss_sum, const at::Tensor& finite_batches);
+
 // A step of Adam on float32 tensors.
 struct AdamSlot {
   at::Tensor parameter, gradient, mean, square;

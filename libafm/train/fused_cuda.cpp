@@ -61,6 +61,18 @@ std::optional<at::Tensor> fused_logloss(const at::Tensor& logits, const at::Tens
   return LoglossFunction::apply(logits, labels);
 }
 
+bool fused_loss_sum(const at::Tensor& loss, int64_t rows, const at::Tensor& loss_sum,
+                    const at::Tensor& finite_batches) {
+  if (!is_device_array(loss, at::kFloat) || !is_device_array(loss_sum, at::kDouble)) return false;
+  const c10::cuda::CUDAGuard guard(loss.device());
+  nn::check_launch(cuda::add_loss({.loss = loss.const_data_ptr<float>(),
+                                   .rows = rows,
+                                   .sum = loss_sum.mutable_data_ptr<double>(),
+                                   .finite_batches = finite_batches.mutable_data_ptr<int64_t>()},
+                                  nn::stream_of(loss)));
+  return true;
+}
+
 bool fused_adam(const std::vector<AdamSlot>& slots, const at::Tensor& rate, double learning_rate) {
   if (slots.empty() || !std::ranges::all_of(slots, serves)) return false;
   std::vector<cuda::AdamTensor> tensors;

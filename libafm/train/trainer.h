@@ -30,7 +30,7 @@ constexpr std::array<std::string_view, 3> enum_names(std::type_identity<Schedule
 }
 
 // Of the tables; all other parameters have Adam. kAdam: with dense semantics, so that also rows that a batch does not
-// read move on; in a large table (on the CPU) they do so when they are next read. kAdagrad: row-wise, on the rows of
+// read move on; in a large table they do so when they are next read. kAdagrad: row-wise, on the rows of
 // the batch alone: less memory and time, and other results.
 enum class OptimizerKind { kAdam, kAdagrad };
 constexpr std::array<std::string_view, 2> enum_names(std::type_identity<OptimizerKind>) { return {"adam", "adagrad"}; }

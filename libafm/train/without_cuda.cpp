@@ -16,6 +16,8 @@ std::unique_ptr<Optimizer> device_lazy_adam(nn::EmbeddingImpl&, const std::strin
 
 std::optional<at::Tensor> fused_logloss(const at::Tensor&, const at::Tensor&) { return std::nullopt; }
 
+bool fused_loss_sum(const at::Tensor&, int64_t, const at::Tensor&, const at::Tensor&) { return false; }
+
 bool fused_adam(const std::vector<AdamSlot>&, const at::Tensor&, double) { return false; }
 
 std::optional<Batch> fused_gather(const Batch&, const at::Tensor&) { return std::nullopt; }

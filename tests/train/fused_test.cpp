@@ -33,6 +33,23 @@ TEST_CASE("the logloss on a GPU and its gradient are those of float64", "[cuda]"
   }
 }
 
+TEST_CASE("losses are added up on a GPU, and the batches before the first that is not finite counted", "[cuda]") {
+  if (!torch::cuda::is_available()) SKIP("no CUDA device");
+  const at::Tensor sum = torch::zeros({}, at::TensorOptions(at::kCUDA).dtype(at::kDouble));
+  const at::Tensor finite = torch::zeros({}, at::TensorOptions(at::kCUDA).dtype(at::kLong));
+  const auto add = [&](double loss, int64_t rows) {
+    return fused_loss_sum(torch::full({}, loss, at::kFloat).cuda(), rows, sum, finite);
+  };
+  if (!add(0.5, 3)) SKIP("a build without AFM_CUDA");
+  CHECK(add(0.25, 1000));
+  CHECK(sum.item<double>() == 251.5);
+  CHECK(finite.item<int64_t>() == 2);
+  CHECK(add(NAN, 3));
+  CHECK(add(0.5, 3));
+  CHECK(std::isnan(sum.item<double>()));
+  CHECK(finite.item<int64_t>() == 2);
+}
+
 TEST_CASE("Adam on a GPU takes the steps of the CPU, tensors of all sizes in one launch", "[cuda]") {
   if (!torch::cuda::is_available()) SKIP("no CUDA device");
   torch::manual_seed(9);
