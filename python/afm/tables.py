@@ -124,7 +124,7 @@ def open_bytes(path: Path) -> io.BufferedIOBase:
 
 def read_first_line(path: Path, separator: str) -> list[str]:
     try:
-        with open_bytes(path) as stream, io.TextIOWrapper(stream, encoding="utf-8", newline="") as text:
+        with open_bytes(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
             return next(csv.reader(text, delimiter=separator), [])
     except (UnicodeDecodeError, OSError, EOFError, zlib.error, csv.Error) as error:
         raise DataError(f"{path.name} is not a text table: {error}") from error
@@ -177,7 +177,7 @@ def check_plain(table: Table, expected: int, first_line: int, data: bytes) -> in
 
 def check_quoted(table: Table, first_line: int, data: bytes, stream: io.BufferedIOBase) -> None:
     text = io.TextIOWrapper(
-        io.BufferedReader(Chained(data, stream)), encoding="utf-8", errors="surrogateescape", newline=""
+        io.BufferedReader(Chained(data, stream)), encoding="utf-8-sig", errors="surrogateescape", newline=""
     )
     reader = csv.reader(text, delimiter=table.separator)
     before = 0

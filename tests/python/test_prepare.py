@@ -41,6 +41,13 @@ def as_tsv(folder: Path, rows: list) -> Path:
     return write_table(folder / "form.tsv", rows, "\t")
 
 
+def as_marked(folder: Path, rows: list) -> Path:
+    """With the byte order mark that spreadsheets write."""
+    path = write_table(folder / "form.csv", rows)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    return path
+
+
 def as_gzip(folder: Path, rows: list) -> Path:
     plain = write_table(folder / "plain.csv", rows)
     packed = folder / "form.csv.gz"
@@ -58,7 +65,7 @@ def as_quoted(folder: Path, rows: list) -> Path:
     return write_table(folder / "form.csv", [[f'"{value}"' for value in row] for row in rows])
 
 
-@pytest.mark.parametrize("write", [as_tsv, as_gzip, as_parquet, as_quoted])
+@pytest.mark.parametrize("write", [as_tsv, as_marked, as_gzip, as_parquet, as_quoted])
 def test_every_form_of_a_table_gives_the_same_dataset(tmp_path: Path, clicks: Path, write):
     prepare(clicks, tmp_path / "csv", schema=SCHEMA)
     prepare(write(tmp_path, click_rows(600)), tmp_path / "other", schema=SCHEMA)
