@@ -156,6 +156,8 @@ Install embedding_install(const nn::EmbeddingImpl& layer, const Statistics& stat
       how.method == FactorMethod::kMimic
           ? mimicked_tables(layer, own, plan, !own.metric.empty(), how.metric_eps, statistics.whole_training_set)
           : svd_tables(layer, plan);
+  // The layer that gets them may not be the one that has them.
+  if (layer.options.wide && !plan.joint && !factors.wide.defined()) factors.wide = layer.wide_weights();
   return [factors = std::move(factors), plan](nn::Layer& target) {
     dynamic_cast<nn::EmbeddingImpl&>(target).set_factors(factors.fields, plan, factors.wide);
   };
