@@ -105,6 +105,8 @@ def check_same_study(settings: Settings, path: Path) -> None:
 
 def run_all(settings: Settings, output: Path, only: list[str], jobs: int) -> dict[tuple[str, int], dict]:
     """(key, seed) -> result: bases first, since the others need them all."""
+    Study(settings, output).train_bases()
+    say(f"report: {len(settings.seeds)} bases trained")
     keys = [v.key for v in variants(settings) if not only or any(v.key.startswith(start) for start in only)]
     bases = [("", seed) for seed in settings.seeds]
     cells = [(key, seed) for key in keys for seed in settings.seeds]
@@ -112,7 +114,7 @@ def run_all(settings: Settings, output: Path, only: list[str], jobs: int) -> dic
     for tasks in (bases, cells):
         for key, seed, result in done(settings, output, tasks, jobs):
             if not key:
-                say(f"report: base {seed} trained")
+                say(f"report: base {seed} measured")
                 continue
             results[key, seed] = result
             told = result.get("refused") or f"AUC {result['auc']:.4f}, {result['bytes']:,} bytes"
@@ -136,7 +138,6 @@ _studies: dict[Path, Study] = {}  # of this process: data sets and teachers stay
 def run_one(settings: Settings, output: Path, key: str, seed: int) -> tuple[str, int, dict]:
     study = _studies.setdefault(output, Study(settings, output))
     if not key:
-        study.base(seed)
         study.statistics(seed)
         return key, seed, {}
     variant = next(each for each in variants(settings) if each.key == key)

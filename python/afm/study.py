@@ -86,14 +86,30 @@ class Study:
 
     def base(self, seed: int) -> afm.Model:
         """Trained once per seed."""
-        path = self.base_file(seed)
-        if not path.exists():
+        self.train_bases()
+        return afm.load_model(self.base_file(seed)).to(self.settings.device)
+
+    def train_bases(self) -> None:
+        """Those that are missing, all at once; each goes on where an interrupted study left it."""
+        missing = {seed: self.base_file(seed) for seed in self.settings.seeds if not self.base_file(seed).exists()}
+        if not missing:
+            return
+        models = []
+        for seed in missing:
             torch.manual_seed(seed)
-            model = afm.make_model(self.settings.kind, self.train_set.schema, **self.settings.model)
-            self.fit(model, seed, **self.settings.training)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            models.append(afm.make_model(self.settings.kind, self.train_set.schema, **self.settings.model))
+        (self.output / "base").mkdir(parents=True, exist_ok=True)
+        options = {
+            **self.settings.training,
+            "seed": list(missing),
+            "device": self.settings.device,
+            "checkpoint": [f"{path}.checkpoint" for path in missing.values()],
+            "resume": True,
+        }
+        afm.fit_many(models, self.train_set, self.valid_set, **options)
+        for model, path, checkpoint in zip(models, missing.values(), options["checkpoint"], strict=True):
             afm.save_model(model, path)
-        return afm.load_model(path).to(self.settings.device)
+            Path(checkpoint).unlink(missing_ok=True)
 
     def base_file(self, seed: int) -> Path:
         return self.output / "base" / f"{seed}.safetensors"
