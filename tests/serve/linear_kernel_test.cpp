@@ -163,6 +163,7 @@ TEST_CASE("an activation that is not a number or infinite does not become a numb
   for (const Bits bits : {Bits::kFloat, Bits::kInt8, Bits::kInt4}) {
     Case one(random, bits, 1);
     one.rows = 3, one.m = 40, one.n = 9;
+    one.x_stride = 9, one.y_stride = 40;
     one.x = random.normals(3 * one.x_stride);
     const int64_t count = one.m * one.n;
     one.weights.assign(static_cast<std::size_t>(count), 1);
@@ -170,7 +171,6 @@ TEST_CASE("an activation that is not a number or infinite does not become a numb
     one.row_scale.clear();
     one.column_scale.clear();
     one.bias.clear();
-    one.x_stride = 9, one.y_stride = 40;
     one.x[9 + 3] = std::numeric_limits<float>::quiet_NaN();
     one.x[18 + 3] = std::numeric_limits<float>::infinity();
     for (const Simd simd : every_simd()) {
