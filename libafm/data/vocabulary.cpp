@@ -1,5 +1,8 @@
 #include "libafm/data/vocabulary.h"
 
+#include <algorithm>
+#include <span>
+
 #include <ATen/ATen.h>
 
 #include "libafm/core/error.h"
@@ -9,13 +12,20 @@
 namespace afm {
 namespace {
 
-template <typename Value>
-std::span<const Value> read_span(const SafetensorsFile& file, const std::string& name, DType dtype) {
+std::span<const std::byte> bytes_of(const SafetensorsFile& file, const std::string& name, DType dtype) {
   const auto& view = file.at(name);
   if (view.dtype != dtype || view.shape.size() != 1) {
     fail<FormatError>("{}: {} must be a list of {}", file.path().string(), name, name_of(dtype));
   }
-  return {reinterpret_cast<const Value*>(view.bytes.data()), view.bytes.size() / sizeof(Value)};
+  return view.bytes;
+}
+
+// Copied: in a file that another program wrote, numbers may lie at any byte.
+std::vector<int64_t> numbers_of(const SafetensorsFile& file, const std::string& name) {
+  const auto bytes = bytes_of(file, name, DType::kI64);
+  std::vector<int64_t> numbers(bytes.size() / sizeof(int64_t));
+  std::ranges::copy(bytes, std::as_writable_bytes(std::span(numbers)).begin());
+  return numbers;
 }
 
 template <typename Value>
@@ -63,16 +73,16 @@ void put_vocabulary(TensorMap& tensors, const std::string& name, const Vocabular
 }
 
 Vocabulary read_vocabulary(const SafetensorsFile& file, const std::string& name) {
-  const auto bytes = read_span<char>(file, name + ".values", DType::kU8);
-  const auto ends = read_span<int64_t>(file, name + ".ends", DType::kI64);
-  const auto counts = read_span<int64_t>(file, name + ".counts", DType::kI64);
-  Vocabulary vocabulary{.values = {}, .counts = {counts.begin(), counts.end()}};
+  const auto bytes = bytes_of(file, name + ".values", DType::kU8);
+  const auto* text = reinterpret_cast<const char*>(bytes.data());
+  const auto ends = numbers_of(file, name + ".ends");
+  Vocabulary vocabulary{.values = {}, .counts = numbers_of(file, name + ".counts")};
   int64_t begin = 0;
   for (const auto end : ends) {
     if (end < begin || end > static_cast<int64_t>(bytes.size())) {
       fail<FormatError>("{}: {}.ends must rise up to {}, got {}", file.path().string(), name, bytes.size(), end);
     }
-    vocabulary.values.emplace_back(bytes.data() + begin, static_cast<std::size_t>(end - begin));
+    vocabulary.values.emplace_back(text + begin, static_cast<std::size_t>(end - begin));
     begin = end;
   }
   return vocabulary;

@@ -24,12 +24,12 @@ namespace {
 
 enum Part : std::size_t { kSchema, kShard, kVocabulary, kValue, kParts };
 
-void fit_to_schema(std::string& shard, const std::string& schema) {
+void fit_to_schema(std::string& file, const std::string& schema) {
   try {
-    afm::fuzz::replace_text(shard, "schema", afm::schema_from_json(schema).fingerprint());
+    afm::fuzz::replace_text(file, "schema", afm::schema_from_json(schema).fingerprint());
   } catch (const afm::Error&) {
   }
-  afm::fuzz::seal(shard);
+  afm::fuzz::seal(file);
 }
 
 void use(const afm::Dataset& data) {
@@ -69,7 +69,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static const afm::testing::TemporaryFolder folder;
   auto parts = afm::fuzz::split_parts({reinterpret_cast<const char*>(data), size}, kParts);
   fit_to_schema(parts[kShard], parts[kSchema]);
-  afm::fuzz::seal(parts[kVocabulary]);
+  fit_to_schema(parts[kVocabulary], parts[kSchema]);
   afm::testing::write_bytes(folder / "schema.json", parts[kSchema]);
   afm::testing::write_bytes(folder / "train-00000.safetensors", parts[kShard]);
   attempt([] { use(afm::Dataset::open(folder.path(), afm::Split::kTrain)); });
