@@ -17,7 +17,8 @@ using JsonEvents = nlohmann::json_sax<nlohmann::json>;
 // Tells `events` what the text holds, until one of them returns false or throws.
 void read_json(std::string_view text, JsonEvents& events);
 
-// Builds the value of a text. Throws nlohmann::json::exception: a parse_error, or a number out of range.
+// Builds the value of a text. Throws nlohmann::json::exception: a parse_error, or a number out of range; and
+// std::invalid_argument where it nests too deep.
 class JsonBuilder : public JsonEvents {
  public:
   nlohmann::json build(std::string_view text);
@@ -37,8 +38,9 @@ class JsonBuilder : public JsonEvents {
   bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception& error) override;
 
  protected:
-  // What a format may refuse, by throwing: a list or object within `depth` others, a key of the object so far.
-  virtual void check_depth(std::size_t /*depth*/) {}
+  // What a format may refuse, by throwing: a list or object within `depth` others, beyond 64 if it does not say; a key
+  // of the object so far.
+  virtual void check_depth(std::size_t depth);
   virtual void check_key(const nlohmann::json& /*object*/, const std::string& /*key*/) {}
 
  private:
@@ -52,5 +54,8 @@ class JsonBuilder : public JsonEvents {
 };
 
 nlohmann::json parse_json(std::string_view text);  // JsonBuilder's, without further rules
+
+// A value in one line, for the errors that show it.
+std::string shown(const nlohmann::json& value);
 
 }  // namespace afm

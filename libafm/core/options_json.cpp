@@ -7,13 +7,12 @@
 #include <utility>
 
 #include "libafm/core/fail.h"
+#include "libafm/core/json_text.h"
 
 namespace afm::detail {
 namespace {
 
 using nlohmann::json;
-
-std::string shown(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
 
 bool is_int64(const json& value) {
   return value.is_number_unsigned() ? value.get<uint64_t>() <= std::numeric_limits<int64_t>::max()

@@ -76,7 +76,7 @@ void check_schema(const Schema& schema) {
 }
 
 FieldSpec field_from_json(const nlohmann::json& json) {
-  if (!json.is_object()) fail<DataError>("every field must be an object, got {}", json.dump());
+  if (!json.is_object()) fail<DataError>("every field must be an object, got {}", shown(json));
   const auto name = json.contains("name") && json["name"].is_string() ? json["name"].get<std::string>() : "";
   for (const auto& [key, value] : json.items()) {
     if (!is_field_key(key)) fail<DataError>("field '{}': unknown key '{}'; keys are: {}", name, key, field_keys());
@@ -106,7 +106,7 @@ Schema parse(std::string_view text) {
     } else if (key == "fields" && value.is_array()) {
       for (const auto& item : value) schema.fields.push_back(field_from_json(item));
     } else if (key == "label" || key == "fields") {
-      fail<DataError>("\"{}\" must be {}, got {}", key, key == "label" ? "a text" : "a list", value.dump());
+      fail<DataError>("\"{}\" must be {}, got {}", key, key == "label" ? "a text" : "a list", shown(value));
     } else {
       fail<DataError>("unknown key '{}'; keys are: label, fields", key);
     }

@@ -68,7 +68,7 @@ constexpr auto field_list(std::type_identity<LayerText>) {
 std::vector<std::vector<Tier>> tiers_from_json(const std::string& where, const nlohmann::json& json) {
   std::vector<std::vector<Tier>> tiers;
   const auto refuse = [&] {
-    fail<FormatError>("{}.tiers must be one list of tiers per field, got {}", where, json.dump());
+    fail<FormatError>("{}.tiers must be one list of tiers per field, got {}", where, shown(json));
   };
   if (!json.is_array()) refuse();
   for (const auto& field : json) {
@@ -107,7 +107,7 @@ LayerPlan layer_from_json(const std::string& name, const nlohmann::json& json) {
   const bool dense = json.contains("bits") || json.contains("units");
   const bool linear = text.rank.has_value(), embedding = json.contains("ranks");
   if ((linear && embedding) || (!linear && !embedding && !dense)) {
-    fail<FormatError>("{} must have either rank or ranks, got {}", where, json.dump());
+    fail<FormatError>("{} must have either rank or ranks, got {}", where, shown(json));
   }
   LayerPlan plan{.ranks = text.ranks,
                  .basis = text.basis,
@@ -135,7 +135,7 @@ void check_header(nlohmann::json json) {
 
 RankPlan parse_plan(std::string_view text) {
   const auto json = parse_json(text);
-  if (!json.is_object()) fail<FormatError>("it must be a JSON object, got {}", json.dump());
+  if (!json.is_object()) fail<FormatError>("it must be a JSON object, got {}", shown(json));
   check_header(json);
   const auto layers = json.find("layers");
   if (layers == json.end() || !layers->is_object()) fail<FormatError>("layers must be an object of layer names");
