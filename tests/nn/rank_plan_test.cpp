@@ -96,7 +96,8 @@ TEST_CASE("what differs from the defaults is written behind the ranks, and a den
 TEST_CASE("what is not a plan is refused with one sentence") {
   CHECK(refusal("[]") == "not a rank plan: it must be a JSON object, got []");
   CHECK(refusal("{") != "");
-  CHECK(refusal(std::string(100000, '[')) == "not a rank plan: JSON must nest at most 64 deep");
+  CHECK(refusal(std::string(100000, '[') + std::string(100000, ']')) ==
+        "not a rank plan: JSON must nest at most 64 deep");
   CHECK(refusal(R"({"kind": "afm-model", "version": 1, "layers": {}})") ==
         "not a rank plan: kind must be 'afm-rank-plan', got 'afm-model'");
   CHECK(refusal(R"({"kind": "afm-rank-plan", "version": 2, "layers": {}})") ==
