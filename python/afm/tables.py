@@ -59,6 +59,15 @@ class Table:
         except READ_ERRORS as error:
             raise DataError(f"{self.path.name} cannot be read: {first_sentence(error)}") from error
 
+    def check_header(self) -> None:
+        """Raises DataError where polars reads other names than the csv module: quotes or line breaks within them."""
+        try:
+            names = self.scan().collect_schema().names()
+        except READ_ERRORS as error:
+            raise DataError(f"{self.path.name} cannot be read: {first_sentence(error)}") from error
+        if names != self.columns:
+            raise DataError(f"{self.path.name}:1: column names must have no quotes or line breaks, got {names!r}")
+
     def scan(self) -> pl.LazyFrame:
         if self.separator is None:
             return pl.scan_parquet(self.path)
@@ -103,6 +112,7 @@ def open_table(
         has_header = not looks_like_criteo(first_line)
     columns = header_names(path, first_line, has_header)
     table = Table(path, columns, separator, has_header)
+    table.check_header()
     if check:
         try:
             check_rectangular(table)

@@ -261,6 +261,7 @@ def test_wrong_options_are_refused(tmp_path: Path, clicks: Path, options: dict, 
         ("t.csv", b"click,user\n", "t.csv has no rows"),
         ("t.csv", b"click,click\n1,a\n", "t.csv:1: column names must be unique"),
         ("t.dat", b"click,user\n1,a\n", "must end in .csv, .tsv, .txt or .parquet"),
+        ("t.csv", b'click,"\n"er\n1,a\n', "t.csv:1: column names must have no quotes or line breaks"),
         ("t.csv", b"a,b\nx,y\n", "has no column that looks like a label"),
     ],
 )
