@@ -220,19 +220,9 @@ def ratios(medians: dict[str, list[float]]) -> None:
         print(f"| {ours} over {theirs} |" + "".join(cells))
 
 
-def floors(loaded: dict[str, Engine], seconds: float) -> None:
-    """What no scorer of one dense row can avoid here, and what ctypes adds to each call."""
-    import torch
-
-    layers = [torch.randn(to, width) for width, to in zip([FIELDS * DIM, *HIDDEN], HIDDEN, strict=False)]
-    inputs = [torch.randn(layer.shape[1]) for layer in layers]
-    megabytes = sum(layer.numel() for layer in layers) * 4 / 1e6
-    products = timed(lambda _: [torch.mv(w, x) for w, x in zip(layers, inputs, strict=True)], 1, seconds)
-    calls = timed(loaded["libafm, dense"]([np.zeros((0, FIELDS), np.int32)]), 1, seconds)
-    print(
-        f"\nthe dense layers' {megabytes:.1f} MB read once, by LibTorch's three products: {min(products):.1f} "
-        f"microseconds at best; a call of no rows: {statistics.median(calls):.2f}"
-    )
+def empty_call(loaded: dict[str, Engine], seconds: float) -> None:
+    times = timed(loaded["libafm, dense"]([np.zeros((0, FIELDS), np.int32)]), 1, seconds)
+    print(f"\nof each call of the scorer, ctypes takes {statistics.median(times):.2f} microseconds: a call of no rows")
 
 
 def rows_a_second(engine: Engine, rows: int, threads: int, seconds: float) -> float:
@@ -352,7 +342,7 @@ def main() -> None:
         check_agreement(loaded)
         ratios(table(loaded, True, arguments.rounds, arguments.seconds))
         table(loaded, False, 1, arguments.seconds)
-        floors(loaded, arguments.seconds)
+        empty_call(loaded, arguments.seconds)
         throughput(loaded, 4 * arguments.seconds)
         loads(folder, arguments.scorer)
         library_sizes(arguments.scorer)
