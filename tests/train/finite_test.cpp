@@ -148,6 +148,7 @@ TEST_CASE("the checkpoint of the last good state stays, and a run goes on from i
   options.resume = true;
   afm::train(resumed, rows, rows, options);
   options.checkpoint = {};
+  options.resume = false;
   torch::manual_seed(1);
   Logistic fresh;
   afm::train(fresh, rows, rows, options);
