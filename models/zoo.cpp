@@ -8,6 +8,7 @@
 #include "libafm/core/error.h"
 #include "libafm/core/fail.h"
 #include "libafm/nn/integer_state.h"
+#include "libafm/nn/layer.h"
 #include "libafm/nn/model_file.h"
 #include "models/dcn.h"
 #include "models/deepfm.h"
@@ -38,6 +39,42 @@ const Entry& entry_named(std::string_view name) {
   fail<std::invalid_argument>("there is no model '{}'; the models are: {}", name, fmt::join(model_names(), ", "));
 }
 
+// A width takes at least one number of a file (a bias, a row of a basis). Without this rule a file of a few bytes could
+// ask for any memory before its tensors are compared with the model.
+void check_widths(const nlohmann::json& options, int64_t numbers) {
+  for (const auto& [key, value] : options.items()) {
+    if (value.is_array()) check_widths(value, numbers);
+    if (value.is_number_integer() && value.get<int64_t>() > numbers) {
+      fail<std::invalid_argument>("its options have the width {}, its tensors only {} numbers", value.dump(), numbers);
+    }
+  }
+}
+
+// At most: a byte holds one number, or two of four bits.
+int64_t count_numbers(const TensorMap& tensors) {
+  std::size_t bytes = 0;
+  for (const auto& [name, tensor] : tensors) bytes += tensor.nbytes();
+  return static_cast<int64_t>(2 * bytes);
+}
+
+[[noreturn]] void refuse(const std::filesystem::path& path, std::string_view reason) {
+  fail<FormatError>("'{}' describes a model that cannot be built: {}", path.string(), reason);
+}
+
+std::shared_ptr<Model> blank_model(const ModelFile& file, const std::filesystem::path& path) {
+  const nn::BlankScope blank(at::kCPU, at::kFloat);
+  try {
+    check_widths(parsed_options(file.options_json, "options"), count_numbers(file.tensors));
+    return make_model(file.model, file.options_json, file.schema, file.plan);
+  } catch (const std::invalid_argument& error) {
+    refuse(path, error.what());
+  } catch (const DataError& error) {
+    refuse(path, error.what());
+  } catch (const c10::Error&) {  // a product of sizes that overflows, or an allocation that failed
+    refuse(path, "it would not fit into memory");
+  }
+}
+
 // A fresh model is float32; a file may hold another precision, and a loaded model is what was saved.
 void take_dtypes(const Model& model, const TensorMap& tensors) {
   for (auto& [name, tensor] : state_of(model)) {
@@ -63,14 +100,7 @@ std::shared_ptr<Model> make_model(std::string_view name, std::string_view option
 
 std::shared_ptr<Model> load_model(const std::filesystem::path& path) {
   const ModelFile file = read_model_file(path);
-  std::shared_ptr<Model> model;
-  try {
-    model = make_model(file.model, file.options_json, file.schema, file.plan);
-  } catch (const std::invalid_argument& error) {
-    fail<FormatError>("'{}' describes a model that cannot be built: {}", path.string(), error.what());
-  } catch (const DataError& error) {
-    fail<FormatError>("'{}' describes a model that cannot be built: {}", path.string(), error.what());
-  }
+  const std::shared_ptr<Model> model = blank_model(file, path);
   const std::string where = fmt::format("'{}'", path.string());
   const TensorMap values = with_values(*model, file.tensors, where);
   take_dtypes(*model, values);

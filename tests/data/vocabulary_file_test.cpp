@@ -1,7 +1,11 @@
+#include <cstring>
+
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
+#include <nlohmann/json.hpp>
 
 #include "libafm/core/error.h"
+#include "libafm/core/hash.h"
 #include "libafm/core/tensors.h"
 #include "libafm/core/version.h"
 #include "libafm/data/encoder.h"
@@ -39,6 +43,33 @@ bool same(const Encoder& a, const Encoder& b) {
     equal &= a.vocabularies()[i].counts == b.vocabularies()[i].counts;
   }
   return equal;
+}
+
+// The file with a byte before all tensors, as a program that does not align them may write it.
+void shift_by_a_byte(const std::filesystem::path& path) {
+  const std::string file = read_bytes(path);
+  uint64_t length = 0;
+  std::memcpy(&length, file.data(), sizeof length);
+  auto header = nlohmann::json::parse(file.substr(sizeof length, length));
+  const std::string data = "x" + file.substr(sizeof length + length);
+  for (auto& [name, entry] : header.items()) {
+    if (!entry.contains("data_offsets")) continue;
+    for (auto& offset : entry["data_offsets"]) offset = offset.get<int64_t>() + 1;
+  }
+  header["first"] = {{"dtype", "U8"}, {"shape", {1}}, {"data_offsets", {0, 1}}};
+  header["__metadata__"]["afm.xxh3"] = hex_hash_of(data);
+  header["__metadata__"].erase("afm.xxh3.header");
+  const std::string text = header.dump();
+  length = text.size();
+  write_bytes(path, std::string(reinterpret_cast<const char*>(&length), sizeof length) + text + data);
+}
+
+TEST_CASE("a vocabulary whose numbers are not aligned opens") {
+  const TemporaryFolder folder;
+  const auto encoder = built({"a", "b"});
+  encoder.save(folder / "v");
+  shift_by_a_byte(folder / "v");
+  CHECK(same(Encoder::open(folder / "v", encoder.schema()), encoder));
 }
 
 TEST_CASE("a vocabulary of any bytes is opened as it was saved") {

@@ -104,4 +104,15 @@ TEST_CASE("a file whose parts contradict each other is refused by name") {
   CHECK(refusal_of("model", "deepfm").empty());
 }
 
+TEST_CASE("a file that describes far more than it holds is refused before memory is taken for it") {
+  CHECK(refusal_of("options", R"({"embedding_dim": 4, "hidden": [8, 1000000000], "init_std": 0.3})")
+            .starts_with("'FILE' describes a model that cannot be built: its options have the width 1000000000, its "
+                         "tensors only "));
+  CHECK(refusal_of("options", R"({"embedding_dim": 9223372036854775807, "hidden": [8]})")
+            .find("width 9223372036854775807") != std::string::npos);
+  Schema schema = click_schema();
+  for (FieldSpec& field : schema.fields) field.cardinality = field.has_ids() ? 2147483647 : 0;
+  CHECK(refusal_of("schema", schema_to_json(schema)).starts_with("'FILE' describes a model that cannot be built"));
+}
+
 }  // namespace afm::models
