@@ -111,30 +111,6 @@ void read_fields(const Reading& reading, Scratch scratch) {
   for (std::size_t j = 0; j < features.fields.size(); ++j) decode(reading, j, latents, stride, scratch.take(0));
 }
 
-void add_decoded_pairs(const Reading& reading, const Share& share, Scratch scratch) {
-  const Features& features = reading.features;
-  const int64_t dim = features.dim, stride = Scratch::padded(dim), rows = reading.input.rows;
-  if (features.id_width == 0) {  // the share alone, whose own part is in its constant
-    if (share.pairs == nullptr) return;
-    const float own = 0.5F * reading.kernels.dot(share.pairs, share.pairs, dim);
-    for (int64_t r = 0; r < rows; ++r) reading.terms[r] += own;
-    return;
-  }
-  float* sums = scratch.take(kLinearRows * stride);
-  reading.kernels.linear(features.interaction_basis.packed(), {.x = reading.x,
-                                                               .x_stride = reading.stride,
-                                                               .rows = rows,
-                                                               .bias = share.pairs,
-                                                               .y = sums,
-                                                               .y_stride = stride,
-                                                               .scratch = scratch.take(0)});
-  for (int64_t r = 0; r < rows; ++r) {
-    reading.terms[r] += 0.5F * reading.kernels.dot(sums + r * stride, sums + r * stride, dim);
-  }
-  reading.kernels.subtract_own(reading.x, reading.stride, rows, features.ranks.data(),
-                               static_cast<int64_t>(features.ranks.size()), features.grams.data(), reading.terms);
-}
-
 void add_pairs(const Reading& reading, const Share& share, Scratch scratch) {
   const Features& features = reading.features;
   const int64_t rows = reading.input.rows;
@@ -154,7 +130,12 @@ void add_pairs(const Reading& reading, const Share& share, Scratch scratch) {
                                             static_cast<int64_t>(features.ranks.size()), scratch.take(features.widest),
                                             reading.terms);
     case Pairs::kDecoded:
-      return add_decoded_pairs(reading, share, scratch);
+      return reading.kernels.decoded_machine(reading.x, reading.stride, rows,
+                                             {.ranks = features.ranks.data(),
+                                              .count = static_cast<int64_t>(features.ranks.size()),
+                                              .basis = features.basis.data(),
+                                              .dim = features.dim},
+                                             share.pairs, reading.terms);
   }
 }
 
@@ -184,7 +165,7 @@ void check_ids(const Features& features, const FeatureRows& input) {
 int64_t feature_scratch(const Features& features) {
   const int64_t one = Scratch::padded(features.widest);
   const int64_t of_fields = one + (features.expands ? kLinearRows * padded_stride(features.latents) : 0);
-  const int64_t of_pairs = std::max(one, Scratch::padded(features.dim) * kLinearRows);
+  const int64_t of_pairs = std::max(one, Scratch::padded(features.dim));
   return std::max(of_fields, of_pairs) + Scratch::padded(features.linear_scratch);
 }
 
@@ -203,16 +184,13 @@ void read_features(const Kernels& kernels, const Features& features, const Featu
   add_pairs(reading, share, scratch);
 }
 
-void sum_fields(const Kernels& kernels, const Features& features, const float* x, float* sum, Scratch scratch) {
+void sum_fields(const Kernels& kernels, const Features& features, const float* x, float* sum) {
   if (features.pairs == Pairs::kDecoded) {
     std::fill_n(sum, features.dim, 0.0F);
-    if (features.id_width == 0) return;
-    kernels.linear(features.interaction_basis.packed(), {.x = x,
-                                                         .x_stride = features.id_width,
-                                                         .rows = 1,
-                                                         .y = sum,
-                                                         .y_stride = features.dim,
-                                                         .scratch = scratch.take(0)});
+    const float* basis = features.basis.data();
+    for (int64_t c = 0; c < features.id_width; ++c, basis += Scratch::padded(features.dim)) {
+      kernels.axpy(x[c], basis, sum, features.dim);
+    }
     return;
   }
   std::fill_n(sum, features.sum_width, 0.0F);

@@ -59,8 +59,7 @@ struct Features {
   int64_t sum_width = 0;       // of the sum over fields: D, or the largest rank
   int64_t carried = 0;         // floats before a row of features: the carried field
   std::vector<int64_t> ranks;  // kLatents: of the carried field, if there is one, and of the others; kDecoded
-  Matrix interaction_basis;    // kDecoded: [D, K]
-  std::vector<float> grams;    // kDecoded
+  std::vector<float> basis;    // kDecoded, as DecodedFields have it
 
   std::vector<float> linear;  // weights of the columns from linear_begin
   int64_t linear_begin = 0;
@@ -96,6 +95,6 @@ void read_features(const Kernels& kernels, const Features& features, const Featu
                    float* x, int64_t stride, float* terms, Scratch scratch);
 
 // The sum over the fields of a row of features, [sum_width]; what Share::pairs of the other part is.
-void sum_fields(const Kernels& kernels, const Features& features, const float* x, float* sum, Scratch scratch);
+void sum_fields(const Kernels& kernels, const Features& features, const float* x, float* sum);
 
 }  // namespace afm::serve

@@ -132,43 +132,18 @@ class Builder {
   }
 
   void add_interaction() {
-    const int64_t dim = features_.dim, count = features_.id_width;
-    std::vector<float> basis;  // the rows of the part
+    const int64_t dim = features_.dim;
     for (const Columns& run : features_.columns) {
-      if (run.from >= blueprint_.id_width) break;
-      const int64_t rows = std::min(run.count, blueprint_.id_width - run.from);
-      const auto from = blueprint_.interaction_basis.begin() + run.from * dim;
-      basis.insert(basis.end(), from, from + rows * dim);
-    }
-    const float* own = basis.data();
-    for (const int64_t rank : features_.ranks) {
-      add_gram(own, rank);
-      own += rank * dim;
-    }
-    std::vector<float> transposed(basis.size());
-    for (int64_t c = 0; c < count; ++c) {
-      for (int64_t d = 0; d < dim; ++d) {
-        transposed[static_cast<std::size_t>(d * count + c)] = basis[static_cast<std::size_t>(c * dim + d)];
-      }
-    }
-    features_.interaction_basis = StoredMatrix(std::move(transposed), dim, count).packed();
-  }
-
-  void add_gram(const float* basis, int64_t rank) {
-    for (int64_t a = 0; a < rank; ++a) {
-      for (int64_t b = 0; b < rank; ++b) {
-        double sum = 0;
-        for (int64_t d = 0; d < features_.dim; ++d) {
-          sum += static_cast<double>(basis[a * features_.dim + d]) * basis[b * features_.dim + d];
-        }
-        features_.grams.push_back(static_cast<float>(sum));
+      for (int64_t c = run.from; c < std::min(run.from + run.count, blueprint_.id_width); ++c) {
+        const auto from = blueprint_.interaction_basis.begin() + c * dim;
+        features_.basis.insert(features_.basis.end(), from, from + dim);
+        features_.basis.resize(features_.basis.size() + static_cast<std::size_t>(Scratch::padded(dim) - dim));
       }
     }
   }
 
   void measure_scratch() {
     int64_t& most = features_.linear_scratch;
-    most = features_.interaction_basis.scratch_floats();
     for (const Field& field : features_.fields) most = std::max(most, field.decoder.scratch_floats());
     for (const Matrix& first : features_.first) most = std::max(most, first.scratch_floats());
   }

@@ -111,6 +111,14 @@ struct FieldPlace {
   int64_t slot = 0, column = 0;
 };
 
+// Fields that meet as their bases decode them.
+struct DecodedFields {
+  const int64_t* ranks = nullptr;  // [count], k_j
+  int64_t count = 0;
+  const float* basis = nullptr;  // k_j rows of each field, one after the other, padded with zeros to a multiple of 16
+  int64_t dim = 0;               // D
+};
+
 struct Kernels {
   void (*linear)(const PackedMatrix& matrix, const LinearCall& call);
 
@@ -126,9 +134,9 @@ struct Kernels {
   // The same over latents of unequal ranks [F], missing coordinates being zero. scratch: max rank floats.
   void (*prefix_machine)(const float* latents, int64_t stride, int64_t rows, const int64_t* ranks, int64_t fields,
                          float* scratch, float* out);
-  // out[r] -= 1/2 sum_j z_j' G_j z_j, G_j = basis_j basis_j' [k_j, k_j] row-major, one after the other.
-  void (*subtract_own)(const float* latents, int64_t stride, int64_t rows, const int64_t* ranks, int64_t fields,
-                       const float* grams, float* out);
+  // out[r] += 1/2 (|start + sum_j e_j|^2 - sum_j |e_j|^2), e_j = basis_j' z_j. start: [D] or null.
+  void (*decoded_machine)(const float* latents, int64_t stride, int64_t rows, const DecodedFields& fields,
+                          const float* start, float* out);
 
   float (*dot)(const float* a, const float* b, int64_t n);
   void (*axpy)(float a, const float* x, float* y, int64_t n);                 // y += a x

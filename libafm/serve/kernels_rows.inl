@@ -176,24 +176,24 @@ void prefix_machine(const float* latents, int64_t stride, int64_t rows, const in
   }
 }
 
-void subtract_own(const float* latents, int64_t stride, int64_t rows, const int64_t* ranks, int64_t fields,
-                  const float* grams, float* out) {
+void decoded_machine(const float* latents, int64_t stride, int64_t rows, const DecodedFields& fields,
+                     const float* start, float* out) {
+  const int64_t width = (fields.dim + kPanel - 1) / kPanel * kPanel;
   for (int64_t r = 0; r < rows; ++r) {
-    const float* z = latents + r * stride;
-    const float* gram = grams;
     Lanes total = zero();
-    for (int64_t f = 0; f < fields; ++f) {
-      const int64_t rank = ranks[f];
-      for (int64_t j = 0; j < rank; j += kPanel) {
-        Lanes along = zero();
-        for (int64_t i = 0; i < rank; ++i)
-          along = fma(broadcast(z + i), load_first(gram + i * rank + j, rank - j), along);
-        total = fma(along, load_first(z + j, rank - j), total);
+    for (int64_t d = 0; d < width; d += kPanel) {
+      const float *z = latents + r * stride, *basis = fields.basis + d;
+      Lanes all = start == nullptr ? zero() : load_first(start + d, fields.dim - d), own = zero();
+      for (int64_t f = 0; f < fields.count; ++f) {
+        Lanes one = zero();
+        for (int64_t i = 0; i < fields.ranks[f]; ++i, basis += width) one = fma(broadcast(z + i), load(basis), one);
+        z += fields.ranks[f];
+        all = add(all, one);
+        own = fma(one, one, own);
       }
-      gram += rank * rank;
-      z += rank;
+      total = add(total, subtract(mul(all, all), own));
     }
-    out[r] -= 0.5F * sum(total);
+    out[r] += 0.5F * sum(total);
   }
 }
 
@@ -209,7 +209,7 @@ constexpr Kernels kTable = {.linear = linear,
                             .gather = gather,
                             .factorization_machine = factorization_machine,
                             .prefix_machine = prefix_machine,
-                            .subtract_own = subtract_own,
+                            .decoded_machine = decoded_machine,
                             .dot = dot,
                             .axpy = axpy,
                             .multiply_add = multiply_add};

@@ -231,7 +231,7 @@ Given share_of(const Kernels& kernels, const Program& program, const Features& f
     given.share.first[i] = first[i];
   }
   if (features.pairs != Pairs::kNone) {
-    sum_fields(kernels, features, x, sum, scratch);
+    sum_fields(kernels, features, x, sum);
     given.share.pairs = sum;
     // The own part of the decoded fields is in the constant; the sum's square counts with that of the other part.
     if (features.pairs == Pairs::kDecoded) given.share.constant -= 0.5F * kernels.dot(sum, sum, features.dim);

@@ -36,10 +36,10 @@ int64_t bytes_of(const Chain& chain) {
 }
 
 int64_t bytes_of(const Features& features) {
-  int64_t bytes = features.interaction_basis.bytes();
+  int64_t bytes = 0;
   for (const Matrix& first : features.first) bytes += first.bytes();
   for (const Field& field : features.fields) bytes += field.decoder.bytes();
-  return bytes + static_cast<int64_t>((features.grams.size() + features.linear.size()) * sizeof(float));
+  return bytes + static_cast<int64_t>((features.basis.size() + features.linear.size()) * sizeof(float));
 }
 
 int64_t bytes_of(const Program& program) {

@@ -33,6 +33,19 @@ struct Latents {
 
 constexpr int64_t kWidest = 6;
 
+int64_t padded(int64_t dim) { return (dim + 15) / 16 * 16; }
+
+// [K, dim], each row padded with zeros.
+std::vector<float> random_basis(Random& random, int64_t rows, int64_t dim) {
+  std::vector<float> basis;
+  for (int64_t i = 0; i < rows; ++i) {
+    const std::vector<float> row = random.normals(dim);
+    basis.insert(basis.end(), row.begin(), row.end());
+    basis.resize(static_cast<std::size_t>((i + 1) * padded(dim)));
+  }
+  return basis;
+}
+
 double sum_of_pairs(const Latents& latents, int64_t row) {
   double total = 0;
   for (int64_t i = 0; i < latents.fields(); ++i) {
@@ -43,16 +56,22 @@ double sum_of_pairs(const Latents& latents, int64_t row) {
   return total;
 }
 
-double quadratic_forms(const Latents& latents, const std::vector<float>& grams, int64_t row) {
-  double total = 0;
-  std::size_t index = 0;
+// Vectors [F, dim] that the rows of a basis decode from the latents of a row.
+std::vector<double> decoded(const Latents& latents, const std::vector<float>& basis, int64_t dim, int64_t row) {
+  std::vector<double> vectors;
+  std::size_t first = 0;
   for (int64_t f = 0; f < latents.fields(); ++f) {
     const int64_t rank = latents.ranks[static_cast<std::size_t>(f)];
-    for (int64_t i = 0; i < rank; ++i) {
-      for (int64_t j = 0; j < rank; ++j) total += latents.at(row, f, i) * grams[index++] * latents.at(row, f, j);
+    for (int64_t d = 0; d < dim; ++d) {
+      double total = 0;
+      for (int64_t i = 0; i < rank; ++i) {
+        total += latents.at(row, f, i) * basis[first + static_cast<std::size_t>(i * padded(dim) + d)];
+      }
+      vectors.push_back(total);
     }
+    first += static_cast<std::size_t>(rank * padded(dim));
   }
-  return total;
+  return vectors;
 }
 
 bool near(double a, double b) { return std::abs(a - b) < 2e-4 * (1 + std::abs(b)); }
@@ -99,20 +118,34 @@ TEST_CASE("latents of unequal ranks meet as if the missing coordinates were zero
   }
 }
 
-TEST_CASE("half of the fields' own quadratic forms is subtracted") {
+TEST_CASE("fields that a basis decodes meet each other and a given sum, in pairs") {
   Random random(3);
   for (int repeat = 0; repeat < 100; ++repeat) {
     const Latents latents(random);
-    int64_t elements = 0;
-    for (const int64_t rank : latents.ranks) elements += rank * rank;
-    const std::vector<float> grams = random.normals(elements);
+    const int64_t dim = random.between(1, 40);
+    const std::vector<float> basis = random_basis(random, latents.width, dim);
+    const std::vector<float> start = random.flip() ? random.normals(dim) : std::vector<float>();
     for (const Simd simd : every_simd()) {
       std::vector<float> out(static_cast<std::size_t>(latents.rows), 1);
-      kernels(simd).subtract_own(latents.values.data(), latents.stride, latents.rows, latents.ranks.data(),
-                                 latents.fields(), grams.data(), out.data());
+      const DecodedFields fields{
+          .ranks = latents.ranks.data(), .count = latents.fields(), .basis = basis.data(), .dim = dim};
+      kernels(simd).decoded_machine(latents.values.data(), latents.stride, latents.rows, fields,
+                                    start.empty() ? nullptr : start.data(), out.data());
       for (int64_t r = 0; r < latents.rows; ++r) {
-        CAPTURE(repeat, simd, r);
-        REQUIRE(near(out[static_cast<std::size_t>(r)], 1 - 0.5 * quadratic_forms(latents, grams, r)));
+        const std::vector<double> vectors = decoded(latents, basis, dim, r);
+        double expected = 1, size = 1;
+        for (int64_t d = 0; d < dim; ++d) {
+          double all = start.empty() ? 0 : start[static_cast<std::size_t>(d)], own = 0;
+          for (int64_t f = 0; f < latents.fields(); ++f) {
+            const double one = vectors[static_cast<std::size_t>(f * dim + d)];
+            all += one;
+            own += one * one;
+          }
+          expected += 0.5 * (all * all - own);
+          size += 0.5 * (all * all + own);
+        }
+        CAPTURE(repeat, simd, r, dim);
+        REQUIRE(std::abs(out[static_cast<std::size_t>(r)] - expected) < 2e-6 * size);
       }
     }
   }
