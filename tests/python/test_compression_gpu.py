@@ -33,12 +33,17 @@ def clicks(rows: int = 30_000) -> afm.Dataset:
 ROWS = clicks()
 
 
+def logits(model: afm.Model, rows: afm.Dataset, count: int) -> torch.Tensor:
+    batch = rows.range(0, count)
+    with torch.no_grad():
+        return model(batch.ids, batch.dense)
+
+
 def model_of(kind) -> afm.Model:
     torch.manual_seed(3)
     model = kind(ROWS.schema, embedding_dim=8, hidden=[48, 32], init_std=0.5)
     model.train()
-    with torch.no_grad():
-        model(ROWS.range(0, 4096))  # batch norm has means and variances then
+    logits(model, ROWS, 4096)  # batch norm has means and variances then
     return model.eval()
 
 
@@ -83,11 +88,9 @@ def test_a_gpu_makes_the_small_model_that_the_cpu_makes(kind, name) -> None:
     here = recipe.apply(model, statistics, plan)
     there = recipe.apply(model_of(kind).to("cuda"), statistics, plan)
     assert there.device.type == "cuda"
-    batch = ROWS.range(0, 5000)
-    with torch.no_grad():
-        expected, original = here(batch), model(batch)
-        logits = there(ROWS.to("cuda").range(0, 5000)).cpu()
-    assert_close(logits, expected, name, 2e-3 if recipe.mlp_bits != "float" else 1e-4)
+    expected, original = logits(here, ROWS, 5000), logits(model, ROWS, 5000)
+    found = logits(there, ROWS.to("cuda"), 5000).cpu()
+    assert_close(found, expected, name, 2e-3 if recipe.mlp_bits != "float" else 1e-4)
     assert (expected - original).abs().max() > 1e-2  # it is another model
 
 

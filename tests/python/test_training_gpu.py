@@ -27,10 +27,10 @@ LARGE = [3, 50, 130_000, 20]  # a table of more than a million elements, which A
 LARGE_TRAIN, LARGE_VALID = clicks(20100, 1, LARGE), clicks(5000, 2, LARGE)
 
 
-def trained(kind, device: str, data: tuple[afm.Dataset, afm.Dataset] = (TRAIN, VALID), **options):
+def trained(kind, device: str, rows: tuple[afm.Dataset, afm.Dataset] = (TRAIN, VALID), **options):
     torch.manual_seed(1)
-    model = kind(data[0].schema, embedding_dim=8, hidden=[32, 16], init_std=0.01, batch_norm=False)
-    history = afm.train(model, *data, batch_size=500, epochs=4, patience=0, device=device, **options)
+    model = kind(rows[0].schema, embedding_dim=8, hidden=[32, 16], init_std=0.01, batch_norm=False)
+    history = afm.train(model, *rows, batch_size=500, epochs=4, patience=0, device=device, **options)
     return model, history
 
 
