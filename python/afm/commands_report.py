@@ -35,6 +35,10 @@ def report(
     times: Annotated[
         str, typer.Option("--bytes", help="Budgets of the model file's size, as times smaller.")
     ] = "18,32",
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(help="Model file of any kind; may repeat. Their mean logit teaches, not that of the bases."),
+    ] = None,
     extra_epochs: Annotated[int, typer.Option(min=1, help="Of every compressed model and of its controls.")] = 10,
     only: Annotated[list[str] | None, typer.Option(help="Lines to run, by the start of their key; may repeat.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
@@ -65,6 +69,7 @@ def report(
         ratios=numbers("--ratios", ratios),
         times=numbers("--bytes", times),
         device=device,
+        teachers=tuple(str(path) for path in teacher or ()),
     )
     output.mkdir(parents=True, exist_ok=True)
     check_same_study(chosen, output / "study.json")
@@ -95,8 +100,8 @@ def check_same_study(settings: Settings, path: Path) -> None:
     text = as_json(settings)
     if path.exists():
         old, new = json_text.loads(path.read_text()), json_text.loads(text)
-        for name in ("kind", "model", "training", "extra_epochs", "seeds"):
-            if old[name] != new[name]:
+        for name in ("kind", "model", "training", "extra_epochs", "seeds", "teachers"):
+            if old.get(name, []) != new[name]:
                 raise ValueError(
                     f"{path.parent} holds a study with {name} {old[name]}, got {new[name]}; choose another --out"
                 )

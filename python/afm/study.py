@@ -39,6 +39,7 @@ class Settings:
     ratios: tuple[float, ...] = (5.0, 10.0, 20.0)  # parameters, ranks alone
     times: tuple[float, ...] = (18.0, 25.0, 32.0, 45.0, 60.0)  # bytes of the model file, everything together
     device: str = "cpu"
+    teachers: tuple[str, ...] = ()  # model files; none: the bases of all seeds
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ class Study:
 
     @cached_property
     def teachers(self) -> list[afm.Model]:
-        """The bases of all seeds: the mean of their logits is the teacher."""
+        """The mean of their logits is the teacher."""
+        if self.settings.teachers:
+            return [afm.load_model(path).to(self.settings.device) for path in self.settings.teachers]
         return [self.base(seed) for seed in self.settings.seeds]
 
     def statistics(self, seed: int, metric: bool = True) -> afm.Statistics:

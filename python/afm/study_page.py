@@ -42,10 +42,12 @@ def title(summary: dict) -> str:
 
 def explanation(summary: dict) -> str:
     settings = summary["settings"]
+    given = settings.get("teachers")
+    teachers = f"{len(given)} given model(s)" if given else "the bases of all seeds"
     return (
         f"Mean ± standard deviation over {len(settings['seeds'])} seeds; {summary['test_rows']:,} test rows, looked at "
         f"once per model. E is the base trained on for the same {settings['extra_epochs']} extra epochs, T the same "
-        "with the teacher (the mean logit of the bases of all seeds) that every compressed model has unless its line "
+        f"with the teacher (the mean logit of {teachers}) that every compressed model has unless its line "
         "says otherwise. Differences are paired by seed."
     )
 

@@ -80,6 +80,20 @@ def test_a_folder_of_another_study_is_refused(study, folder):
     assert isinstance(done.exception, ValueError) and "holds a study with training" in str(done.exception)
 
 
+def test_other_models_may_be_the_teacher(study, folder, tmp_path):
+    teacher = afm.WideDeep(small_schema(), embedding_dim=2, hidden=[4], init_std=1.0)
+    afm.save_model(teacher, tmp_path / "teacher.safetensors")
+    command = [*COMMAND, "--only", "control", "--teacher", str(tmp_path / "teacher.safetensors")]
+    done = CliRunner().invoke(app, ["report", str(folder), *command, "--out", str(tmp_path / "taught")])
+    assert done.exit_code == 0, done.output
+    alone, taught = (
+        [json.loads((out / key / "1.json").read_text())["auc"] for out in (study, tmp_path / "taught")]
+        for key in ("control-e", "control-t")
+    )
+    assert alone[0] == alone[1] and taught[0] != taught[1]
+    assert "the mean logit of 1 given model(s)" in (tmp_path / "taught" / "report.md").read_text()
+
+
 @pytest.mark.parametrize("bad", ["0.5", "5,x"])
 def test_budgets_must_be_numbers_above_one(folder, tmp_path, bad):
     done = CliRunner().invoke(app, ["report", str(folder), "--ratios", bad, "--out", str(tmp_path)])
