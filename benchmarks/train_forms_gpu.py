@@ -2,8 +2,8 @@
 
     python benchmarks/train_forms_gpu.py --rows 1.3e6 --batches 4096 65536
 
-DeepFM of Criteo's shape as in train_gpu.py, bf16, recorded steps: dense; with its rows streamed from the CPU's memory; as
-factors at an eighth of the parameters (with bases, and folded), what fine-tuning after compression trains; and dense
+DeepFM of Criteo's shape as in train_gpu.py, bf16, recorded steps: dense; with its rows streamed from the CPU's memory;
+as factors at an eighth of the parameters (with bases, and folded), what fine-tuning after compression trains; and dense
 with its last three fields of up to three values. Row-wise Adagrad where that has kernels (dense), and Adam.
 """
 
