@@ -15,7 +15,7 @@ struct Codes {
   int32_t word[16];
 };
 
-constexpr int kMaxPanels = 1, kSums = 2;
+constexpr int kMaxPanels = 1, kSums = 1;
 using FullTiles = Heights<3, 2, 1>;
 using LastTiles = FullTiles;
 using FewTiles = Heights<1>;
@@ -26,8 +26,8 @@ AFM_INLINE Lanes broadcast(const float* x) {
   return {{quad, quad, quad, quad}};
 }
 AFM_INLINE Lanes load(const float* from) {
-  Lanes lanes;
-  __builtin_memcpy(&lanes, from, sizeof lanes);  // rows of a table have any alignment
+  Lanes lanes;  // by parts, which then stay in registers; rows of a table have any alignment
+  AFM_UNROLL for (int q = 0; q < 4; ++q) __builtin_memcpy(&lanes.part[q], from + 4 * q, sizeof(Quad));
   return lanes;
 }
 AFM_INLINE void store(float* to, const Lanes& lanes) {
