@@ -108,12 +108,12 @@ inline HostileLayer hostile_layer(const HostileCase& it) {
   return it.make(m, n);
 }
 
-// Skips what the machine does not have.
+// On a GPU too where there is one.
 inline at::TensorOptions hostile_options() {
   const auto dtype = GENERATE(torch::kDouble, torch::kFloat);
-  const auto device = GENERATE(torch::kCPU, torch::kCUDA);
-  if (device == torch::kCUDA && !torch::cuda::is_available()) SKIP("no CUDA device");
-  return torch::dtype(dtype).device(device);
+  std::vector<at::DeviceType> devices = {torch::kCPU};
+  if (torch::cuda::is_available()) devices.push_back(torch::kCUDA);
+  return torch::dtype(dtype).device(GENERATE_COPY(from_range(devices)));
 }
 
 }  // namespace afm::testing
