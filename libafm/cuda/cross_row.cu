@@ -18,7 +18,6 @@ __device__ const float* row_of_layer(const CrossRow& task, int layer) {
 __device__ float sum_of_block(float value) {
   __shared__ float parts[kCrossThreads / kWarp];
   for (int apart = kWarp / 2; apart > 0; apart /= 2) value += __shfl_xor_sync(0xffffffffU, value, apart);
-  __syncthreads();
   if (threadIdx.x % kWarp == 0) parts[threadIdx.x / kWarp] = value;
   __syncthreads();
   value = 0;
@@ -28,19 +27,18 @@ __device__ float sum_of_block(float value) {
   return value;
 }
 
-// One block.
+// A block per layer, and one for the head.
 __global__ void __launch_bounds__(kCrossThreads) constants_kernel(const CrossRow task, float* constants) {
-  for (int layer = 0; layer <= task.layers; ++layer) {
-    const float* weight = row_of_layer(task, layer);
-    float sum = 0;
-    for (int64_t c = threadIdx.x; c < task.columns; c += kCrossThreads) {
-      float bias = 0;
-      for (int before = 0; before < layer; ++before) bias += task.bias[before * task.columns + c];
-      sum += bias * weight[c];
-    }
-    sum = sum_of_block(sum);
-    if (threadIdx.x == 0) constants[layer] = sum;
+  const int layer = static_cast<int>(blockIdx.x);
+  const float* weight = row_of_layer(task, layer);
+  float sum = 0;
+  for (int64_t c = threadIdx.x; c < task.columns; c += kCrossThreads) {
+    float bias = 0;
+    for (int before = 0; before < layer; ++before) bias += task.bias[before * task.columns + c];
+    sum += bias * weight[c];
   }
+  sum = sum_of_block(sum);
+  if (threadIdx.x == 0) constants[layer] = sum;
 }
 
 template <int kVec>
@@ -282,7 +280,7 @@ Status launch_gradient(const CrossRow& task, const CrossProducts& products, cons
 }  // namespace
 
 Status cross_row_forward(const CrossRow& task, const CrossProducts& products, float* score, Stream stream) {
-  constants_kernel<<<1, kCrossThreads, 0, stream>>>(task, products.constants);
+  constants_kernel<<<static_cast<unsigned>(task.layers) + 1, kCrossThreads, 0, stream>>>(task, products.constants);
   if (const auto status = cudaGetLastError(); status != cudaSuccess) return status;
   return with_cross_shape(task, true, [&](auto element, auto shape) {
     using S = decltype(shape);

@@ -17,8 +17,9 @@ struct CrossCase {
   int64_t rows, n, layers;
 };
 
-const std::vector<CrossCase> kCrossCases{{1, 1, 1},    {2, 8, 2},       {33, 17, 7},    {1000, 624, 3},
-                                         {777, 40, 4}, {5000, 1500, 3}, {20000, 624, 3}};
+// Small enough for a float64 reference on the CPU; the fourth has the width of Criteo's fields.
+const std::vector<CrossCase> kCrossCases{{1, 1, 1},    {2, 8, 2},     {33, 17, 7},   {300, 624, 3},
+                                         {777, 40, 4}, {40, 1500, 3}, {20000, 24, 3}};
 
 double cross_error(const at::Tensor& got, const at::Tensor& exact) {
   const at::Tensor difference = got.detach().cpu().to(at::kDouble) - exact.detach();
@@ -95,7 +96,7 @@ TEST_CASE("a cross network of vectors with a row behind it on a GPU, and its gra
 TEST_CASE("a cross network of matrices on a GPU, and its gradients, are those of float64", "[cuda]") {
   if (!torch::cuda::is_available()) SKIP("no CUDA device");
   torch::manual_seed(9);
-  const auto [type, bound] = GENERATE(std::tuple(at::kFloat, 2e-5), std::tuple(at::kBFloat16, 2e-2));
+  const auto [type, bound] = GENERATE(std::tuple(at::kFloat, 2e-5), std::tuple(at::kBFloat16, 3e-2));
   for (const CrossCase& c : kCrossCases) {
     CAPTURE(c.rows, c.n, c.layers, type);
     CrossNet net = cross_of(c, CrossForm::kMatrix);

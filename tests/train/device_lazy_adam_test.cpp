@@ -16,17 +16,17 @@
 namespace afm {
 namespace {
 
-constexpr int kLazySteps = 300, kLazyBatch = 64;
+constexpr int kLazySteps = 220, kLazyBatch = 64;  // missed steps are taken at once when 128 are behind
 constexpr double kLazyTolerance = 2e-5;
 
 nn::Embedding lazy_embedding(int64_t dim) {
   return nn::Embedding(
-      nn::EmbeddingOptions{.cardinalities = {2, 40, 3000}, .embedding_dim = dim, .wide = true, .init_std = 0.3});
+      nn::EmbeddingOptions{.cardinalities = {2, 40, 300}, .embedding_dim = dim, .wide = true, .init_std = 0.3});
 }
 
 at::Tensor lazy_ids() {
   return at::stack({torch::randint(2, {kLazyBatch}), torch::randint(40, {kLazyBatch}),
-                    (torch::rand({kLazyBatch}).pow(4) * 3000).floor().to(torch::kLong)},
+                    (torch::rand({kLazyBatch}).pow(4) * 300).floor().to(torch::kLong)},
                    1)
       .to(torch::kInt32);
 }
@@ -116,9 +116,9 @@ TEST_CASE("Adam at the cost of the rows that are read is dense Adam on a GPU, at
   const at::Tensor before = pair.gpu()->weight.detach().cpu().to(at::kDouble);
   for (int step = 1; step <= kLazySteps; ++step) {
     CAPTURE(step);
-    REQUIRE(pair.step(step < 200 ? 1e-2 : 1e-3) < kLazyTolerance);
-    if (step % 110 == 0) pair.lazy().flush();
-    if (step == 150) pair.start_anew_from_state();
+    REQUIRE(pair.step(step < 180 ? 1e-2 : 1e-3) < kLazyTolerance);
+    if (step == 90) pair.lazy().flush();
+    if (step == 170) pair.start_anew_from_state();
   }
   CHECK(pair.difference() < kLazyTolerance);
   CHECK(lazy_difference(pair.gpu()->weight, before) > 100 * kLazyTolerance);
