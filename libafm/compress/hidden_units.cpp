@@ -18,6 +18,7 @@ namespace {
 // A unit with less variance of its own than this share of all is predicted by the others but for rounding; so is a
 // direction of their covariance with less than this share of the largest.
 constexpr double kOwnVariance = 1e-10, kDirection = 1e-13;
+constexpr double kLeastVariance = 1e-300;  // whose inverse is finite
 
 void check_weight(const char* what, const Moments& hidden, const at::Tensor& weight) {
   const bool fits = weight.defined() && weight.is_floating_point() && weight.dim() == 2 && hidden.dim() > 0 &&
@@ -77,7 +78,7 @@ void check_kept(const std::vector<int64_t>& kept, int64_t units) {
 
 at::Tensor inverse_of(const at::Tensor& covariance) {
   const Spectrum spectrum = spectrum_of(covariance);
-  const double least = kDirection * spectrum.values[0].item<double>();
+  const double least = std::max(kDirection * spectrum.values[0].item<double>(), kLeastVariance);
   const at::Tensor inverse = at::where(spectrum.values > least, spectrum.values.reciprocal(), 0.0);
   return at::mm(spectrum.vectors * inverse, spectrum.vectors.t());
 }
