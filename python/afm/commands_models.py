@@ -242,7 +242,7 @@ def evaluate(
     ]
     print_table(f"{model.name} on {split}", ["", *result], [["", *shown]])
     shares = [[field, f"{share:.2%}"] for field, share in metrics.unknown.items()]
-    print_table(f"unknown values in {split}", ["field", "share"], shares)
+    print_table(split, ["field", "unknown values"], shares)
 
 
 def inspect(
