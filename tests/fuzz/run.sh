@@ -19,7 +19,7 @@ failed=0
 for name in "${fuzzers[@]}"; do
   mkdir -p "$build/corpus/$name"
   log=$build/fuzz_$name.log
-  if ! "$build/tests/fuzz/fuzz_$name" -max_total_time="$seconds" -timeout=30 -rss_limit_mb=4096 -malloc_limit_mb=8192 \
+  if ! "$build/tests/fuzz/fuzz_$name" -max_total_time="$seconds" -timeout=120 -rss_limit_mb=4096 -malloc_limit_mb=8192 \
     -print_final_stats=1 -dict="$here/files.dict" -artifact_prefix="$build/crashes/$name-" "$build/corpus/$name" \
     "$build/seeds/$name" > "$log" 2>&1; then
     failed=1
