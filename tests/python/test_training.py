@@ -50,7 +50,12 @@ def test_training_learns_and_leaves_the_best_weights(schema, train_set, valid_se
     assert metrics.rows == len(valid_set)
     finished = [progress.finished for progress in seen if progress.finished is not None]
     assert [record.valid_auc for record in finished] == [record.valid_auc for record in history.epochs]
-    assert metrics.to_dict() == {"auc": metrics.auc, "logloss": metrics.logloss, "rows": 1000}
+    assert metrics.to_dict() == {
+        "auc": metrics.auc,
+        "logloss": metrics.logloss,
+        "rows": 1000,
+        "unknown": metrics.unknown,
+    }
 
 
 def test_predict_gives_the_logits_in_order(schema, valid_set):
