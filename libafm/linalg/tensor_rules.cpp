@@ -38,7 +38,7 @@ void require_floats(const char* what, const at::Tensor& tensor, std::initializer
 
 bool all_finite(const at::Tensor& tensor) {
   if (tensor.dim() == 0 || tensor.numel() == 0) return tensor.isfinite().all().item<bool>();
-  const int64_t piece = int64_t{1} << (tensor.is_cpu() ? 18 : 26), rows = tensor.size(0);
+  const int64_t piece = int64_t{1} << (tensor.is_cpu() ? 18 : 23), rows = tensor.size(0);
   const int64_t step = std::max<int64_t>(1, piece / (tensor.numel() / rows));
   at::Tensor finite;
   for (int64_t start = 0; start < rows; start += step) {
