@@ -22,37 +22,36 @@ Factors in_double(const Factors& factors) {
   return {moved(factors.down), moved(factors.down_bias), moved(factors.up), moved(factors.up_bias)};
 }
 
-// A hostile layer as a model has it, and as it is in float64.
+// A hostile layer as a model has it, and the same numbers in float64 on the CPU.
 struct Case {
-  at::Tensor weight, bias, inputs, outputs;
+  at::Tensor weight, bias, inputs;
+  HostileLayer exact;
   Moments moments;
+  double eps, step;  // of the type: relative rounding, and the steps of denormal numbers
 
   Case(const HostileLayer& layer, at::TensorOptions options)
       : weight(layer.weight.to(options)), bias(layer.bias.to(options)), inputs(layer.inputs.to(options)) {
-    outputs = at::linear(inputs, weight, bias);
-    moments = Moments(outputs.size(1), outputs.device());
-    moments.add(outputs);
+    const auto in_float64 = [](const at::Tensor& tensor) { return tensor.to(at::kCPU, at::kDouble); };
+    exact = {in_float64(weight), in_float64(bias), in_float64(inputs)};
+    const bool is_double = weight.scalar_type() == at::kDouble;
+    eps = is_double ? std::numeric_limits<double>::epsilon() : std::numeric_limits<float>::epsilon();
+    step = is_double ? 1e-323 : 1.5e-45;
+    moments.add(at::linear(inputs, weight, bias));
   }
 
-  // What one rounding of each operand may move the outputs of a row by, at most.
+  // What one rounding of each operand may move the outputs of a row by: every product is at most the norm of a row
+  // times that of the weights.
   double rounding() const {
-    const double eps = weight.scalar_type() == at::kDouble ? std::numeric_limits<double>::epsilon()
-                                                           : std::numeric_limits<float>::epsilon();
-    // Every product is at most the norm of a row times that of the weights; denormals round by steps of their own.
-    const double magnitude =
-        weight.to(at::kDouble).norm().item<double>() * inputs.to(at::kDouble).norm(2, {1}).max().item<double>() +
-        bias.to(at::kDouble).norm().item<double>();
-    const double step = weight.scalar_type() == at::kDouble ? 1e-323 : 1.5e-45;
-    return 20 * (eps * magnitude + step * (1 + inputs.to(at::kDouble).norm(2, {1}).max().item<double>()));
+    const double row = exact.inputs.norm(2, {1}).max().item<double>();
+    const double magnitude = exact.weight.norm().item<double>() * row + exact.bias.norm().item<double>();
+    return 20 * (eps * magnitude + step * (1 + row));
   }
 
   // Root mean squared distance of the factors' outputs from the layer's own, in float64.
   double error(const Factors& factors, const OutputMetric& metric = {}) const {
-    const at::Tensor x = inputs.to(at::kCPU, at::kDouble);
-    const at::Tensor wanted = at::mm(x, weight.to(at::kCPU, at::kDouble).t()) + bias.to(at::kCPU, at::kDouble);
-    at::Tensor off = apply(in_double(factors), x) - wanted;
+    at::Tensor off = apply(in_double(factors), exact.inputs) - at::mm(exact.inputs, exact.weight.t()) - exact.bias;
     if (!metric.is_plain()) off = at::mm(off, metric.root);
-    return off.norm().item<double>() / std::sqrt(static_cast<double>(x.size(0)));
+    return off.norm().item<double>() / std::sqrt(static_cast<double>(off.size(0)));
   }
 };
 
@@ -151,8 +150,7 @@ TEST_CASE("the SVD of hostile weights is finite and loses the singular values th
   const auto options = hostile_options();
   const HostileLayer layer = hostile_layer(hostile);
   const Case it(layer, options);
-  const at::Tensor weight = it.weight.to(at::kCPU, at::kDouble), values = at::linalg_svdvals(weight);
-  const double eps = it.weight.scalar_type() == at::kDouble ? 2.3e-16 : 1.2e-7;
+  const at::Tensor &weight = it.exact.weight, values = at::linalg_svdvals(weight);
   for (const int64_t k : {int64_t{0}, int64_t{1}, values.size(0)}) {
     const Factors factors = truncate_weight(it.weight, it.bias, it.inputs.to(at::kDouble).mean(0), k);
     REQUIRE(all_finite(factors));
@@ -160,7 +158,7 @@ TEST_CASE("the SVD of hostile weights is finite and loses the singular values th
     const double lost = (at::mm(exact.up, exact.down) - weight).norm().item<double>();
     const double cut_off = values.narrow(0, k, values.size(0) - k).norm().item<double>();
     INFO(hostile.name << ", " << options << ", rank " << k << ", lost " << lost << ", cut off " << cut_off);
-    CHECK(std::abs(lost - cut_off) <= 1e-9 * cut_off + 100 * (eps * weight.norm().item<double>() + 1e-44));
+    CHECK(std::abs(lost - cut_off) <= 1e-9 * cut_off + 100 * (it.eps * weight.norm().item<double>() + 1e-44));
   }
 }
 
