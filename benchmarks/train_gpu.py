@@ -6,7 +6,7 @@
 Adagrad on the table, Adam on the rest, data resident on the device. All in one process on one card; medians, ratios,
 and the share of what the card's measured copy bandwidth and matrix rate allow: the time of the matrix products at that
 rate and of 10 kB a row at that bandwidth, one after the other. --profile MODEL... lists the kernels of
-our step after the first table. The libraries' own trainers run at small batches where --library-python has them
+our step after the first table. The libraries' own trainers run at small batches where --peers-python has them
 (`pip install fuxictr==2.3.10 deepctr-torch==0.3.0 'polars<2'` beside torch).
 """
 
@@ -260,7 +260,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[4096, 65536])
     parser.add_argument("--samples", type=int, default=48 * 65536)
     parser.add_argument("--profile", nargs="+", choices=list(MODELS), default=[], help="list the kernels of a step")
-    parser.add_argument("--library-python", default=sys.executable, help="Python that has fuxictr and deepctr_torch")
+    parser.add_argument("--peers-python", default=sys.executable, help="Python that has fuxictr and deepctr_torch")
     arguments = parser.parse_args()
     torch.manual_seed(1)
     print(f"{torch.cuda.get_device_name(0)}, torch {torch.__version__}, libafm {afm.__version__}")
@@ -270,7 +270,7 @@ def main() -> None:
     for place, rows in enumerate(arguments.rows):
 
         def work(rows=int(rows), every=place == 0) -> None:
-            measure(rows, arguments.batches, arguments.samples, table, every, arguments.library_python)
+            measure(rows, arguments.batches, arguments.samples, table, every, arguments.peers_python)
 
         attempt(f"{rows:.0f} rows", work)
         if place > 0 or not arguments.profile:
