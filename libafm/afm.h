@@ -6,6 +6,7 @@
 #include "libafm/compress/factorize.h"
 #include "libafm/compress/fold.h"
 #include "libafm/compress/plan.h"
+#include "libafm/compress/predicted_change.h"
 #include "libafm/compress/statistics.h"
 #include "libafm/core/error.h"
 #include "libafm/core/fields.h"

@@ -9,6 +9,7 @@
 #include <torch/cuda.h>
 #include <nlohmann/json.hpp>
 
+#include "libafm/compress/divergence.h"
 #include "libafm/metrics/scores.h"
 
 namespace afm {
@@ -61,14 +62,6 @@ ModelReport report_from(Model& model, const Dataset& dataset, const Scores& scor
 
 double mean_of(const at::Tensor& values) { return values.to(at::kDouble).mean().item<double>(); }
 
-// Every term is a product of a probability and a difference of its logarithm: nothing saturates, nothing cancels.
-double mean_kl(const at::Tensor& before, const at::Tensor& after) {
-  const auto term = [](const at::Tensor& s, const at::Tensor& t) {
-    return s.sigmoid() * (at::log_sigmoid(s) - at::log_sigmoid(t));
-  };
-  return std::max(0.0, mean_of(term(before, after) + term(-before, -after)));
-}
-
 double ratio_of(const Comparison& comparison) {
   return static_cast<double>(comparison.before.parameters) / static_cast<double>(comparison.after.parameters);
 }
@@ -90,9 +83,14 @@ Comparison compare(Model& before, Model& after, const Dataset& dataset) {
   const at::Tensor s = base.logits.to(at::kDouble), t = small.logits.to(s.device(), at::kDouble);
   Comparison comparison{report_from(before, dataset, base), report_from(after, dataset, small)};
   comparison.mean_absolute_difference = mean_of((s.sigmoid() - t.sigmoid()).abs());
-  comparison.mean_kl = mean_kl(s, t);
+  comparison.mean_kl = std::max(0.0, mean_of(divergence(s, t)));
   comparison.flipped = mean_of((s >= 0.0) != (t >= 0.0));
   return comparison;
+}
+
+double mean_kl(Model& before, Model& after, const Dataset& dataset, int64_t max_rows) {
+  return std::max(0.0,
+                  mean_of(divergence(all_logits(before, dataset, max_rows), all_logits(after, dataset, max_rows))));
 }
 
 std::string comparison_to_json(const Comparison& comparison) {

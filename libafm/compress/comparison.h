@@ -32,6 +32,8 @@ struct Comparison {
 // finite.
 ModelReport report_on(Model& model, const Dataset& dataset);
 Comparison compare(Model& before, Model& after, const Dataset& dataset);
+// Comparison::mean_kl alone, on rows of a dataset as logits_of() takes them.
+double mean_kl(Model& before, Model& after, const Dataset& dataset, int64_t max_rows = 0);
 
 // An object with "before", "after" (auc, logloss, rows, parameters, bytes, microseconds_per_row), "ratio" (parameters
 // before / after), and the three differences by their names above.
