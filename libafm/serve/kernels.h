@@ -38,6 +38,10 @@ struct PackedMatrix {
   const float* row_scale = nullptr;     // [m rounded up to 16] or null
   const float* column_scale = nullptr;  // [n] or null
   const int32_t* offsets = nullptr;     // [m rounded up to 16] 128 times the sum of a row of integers
+  // Of large float matrices whole groups of four panels once more, and the steps of their rows, or null: see Note
+  // [Three-byte weights] in matrix.cpp.
+  const void* three_bytes = nullptr;
+  const float* steps = nullptr;
 };
 
 // Weights of a linear layer, arranged for the kernels; integers stay integers. Movable, not copyable.

@@ -38,6 +38,12 @@ AFM_INLINE Lanes fma(Lanes a, Lanes b, Lanes c) { return _mm512_fmadd_ps(a, b, c
 AFM_INLINE Lanes relu(Lanes a) { return _mm512_max_ps(zero(), a); }  // in this order NaN stays NaN
 AFM_INLINE float sum(Lanes a) { return _mm512_reduce_add_ps(a); }
 AFM_INLINE Codes load_codes(const char* from) { return _mm512_loadu_si512(from); }
+AFM_INLINE Lanes lanes_of(Codes codes) { return _mm512_cvtepi32_ps(codes); }
+AFM_INLINE Codes low_bytes(Codes a, Codes b, Codes c) {
+  const __m512i first_byte = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12));
+  const __m512i two = _mm512_mask_shuffle_epi8(_mm512_slli_epi32(a, 8), 0xCCCCCCCCCCCCCCCC, b, first_byte);
+  return _mm512_mask_shuffle_epi8(two, 0x8888888888888888, c, first_byte);
+}
 template <int Bit>
 AFM_INLINE Lanes int8_at(Codes codes) {
   return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(codes, 24 - Bit), 24));
@@ -66,6 +72,7 @@ AFM_INLINE Lanes int4_first(const uint8_t* from, bool odd, int64_t count) {
 
 #include "libafm/serve/kernels_linear.inl"
 #include "libafm/serve/kernels_rows.inl"
+#include "libafm/serve/kernels_three_bytes.inl"
 
 }  // namespace
 

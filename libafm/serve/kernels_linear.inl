@@ -291,11 +291,15 @@ void compute_listed(const Tile& tile, const int32_t* list, int64_t count) {
   finish(tile, totals, 1, P);
 }
 
+// Whole groups of panels of a large matrix for one row, by its columns in the list; how many panels these were.
+int64_t compute_groups(const PackedMatrix& matrix, const LinearCall& call, const int32_t* list, int64_t count);
+
 void float_linear(const PackedMatrix& matrix, const LinearCall& call) {
-  if (call.rows != 1 || !has_many_zeros(call.x, matrix.columns)) return many_rows<FloatPanel>(matrix, call);
+  const bool lists = matrix.three_bytes != nullptr || has_many_zeros(call.x, matrix.columns);
+  if (call.rows != 1 || !lists) return many_rows<FloatPanel>(matrix, call);
   auto* list = reinterpret_cast<int32_t*>(call.scratch);
   const int64_t count = list_columns(call.x, matrix.columns, list), panels = (matrix.rows + kPanel - 1) / kPanel;
-  int64_t p = 0;
+  int64_t p = matrix.three_bytes != nullptr ? compute_groups(matrix, call, list, count) : 0;
   for (; p + kMaxPanels <= panels; p += kMaxPanels) {
     compute_listed<kMaxPanels>(tile_of<FloatPanel>(matrix, call, 0, p, kMaxPanels), list, count);
   }

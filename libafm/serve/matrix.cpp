@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -100,6 +102,68 @@ void pack_nibbles(const MatrixSource& source, uint8_t* to) {
   }
 }
 
+// Note [Three-byte weights]
+// A request of one row reads every weight once, so that a large matrix costs what its bytes cost. Three bytes hold a
+// weight in steps of 2^-23 of the largest of its row: its error is at most 2^-24 of that, what a float of that size
+// has, and sums are as exact as those of floats unless the largest weight is far above the others. For more rows the
+// same panels are there as floats, which cost less to compute with. Four panels make a group. Of each of its columns
+// and for i < 16, three 32-bit words hold the weights of row i of the four panels: those of the first three in their
+// upper three bytes, that of the last in the three lowest bytes. A word is used as it is: the upper bytes are chosen
+// such that with the byte below them they come nearest to the weight.
+constexpr int64_t kGroupRows = 64;
+constexpr int64_t kGroupBytes = 192;               // of a column
+constexpr int64_t kThreeByteElements = 64 * 1024;  // smaller matrices stay in the cache
+constexpr double kLargestWord = 0x7FFFFC00;        // a step that is rounded to a float does not lead beyond 2^31
+constexpr float kSmallestOfRow = 1e-20F;           // its step is a normal float
+constexpr float kMostAboveMean = 16;               // the largest of a row over the mean of all
+
+// The steps of the rows of whole groups; empty when the matrix does not have three-byte weights.
+std::vector<float> three_byte_steps(const MatrixSource& source) {
+  const int64_t rows = round_up(source.rows, kPanel) / kGroupRows * kGroupRows;
+  if (source.bits != Bits::kFloat || rows == 0 || source.rows * source.columns < kThreeByteElements) return {};
+  if (best_simd() == Simd::kPortable) return {};  // reads floats
+  const Elements from(source);
+  std::vector<float> steps(static_cast<std::size_t>(rows), 0);
+  for (int64_t i = 0; i < std::min(rows, source.rows); ++i) {
+    float largest = 0, total = 0;
+    for (int64_t j = 0; j < source.columns; ++j) {
+      const float size = std::abs(from.value(i, j));
+      largest = std::max(largest, size);
+      total += size;
+    }
+    const float mean = total / static_cast<float>(source.columns);
+    if (total != 0 && !(std::isfinite(total) && largest >= kSmallestOfRow && largest / kMostAboveMean <= mean)) {
+      return {};
+    }
+    steps[static_cast<std::size_t>(i)] = static_cast<float>(largest / kLargestWord);
+  }
+  return steps;
+}
+
+uint32_t word_of(double units, uint32_t lowest_byte) {
+  return static_cast<uint32_t>(std::lround((units - lowest_byte) / 256)) << 8 | lowest_byte;
+}
+
+void pack_three_bytes(const MatrixSource& source, const std::vector<float>& steps, char* to) {
+  const Elements from(source);
+  const auto units = [&](int64_t row, int64_t column) {
+    const float step = steps[static_cast<std::size_t>(row)];
+    return step > 0 ? static_cast<double>(from.value(row, column)) / step : 0.0;  // no such row: 0
+  };
+  const int64_t rows = static_cast<int64_t>(steps.size());
+  for (int64_t first = 0; first < rows; first += kGroupRows) {
+    for (int64_t j = 0; j < source.columns; ++j, to += kGroupBytes) {
+      for (int64_t i = 0; i < kPanel; ++i) {
+        const uint32_t last = word_of(units(first + 3 * kPanel + i, j), 0);
+        for (int64_t panel = 0; panel < 3; ++panel) {
+          const uint32_t word = word_of(units(first + kPanel * panel + i, j), last >> 8 * (panel + 1) & 255U);
+          std::memcpy(to + 4 * (kPanel * panel + i), &word, sizeof word);
+        }
+      }
+    }
+  }
+}
+
 // Of more columns than kernels_vnni.cpp takes they may wrap around: nobody reads those.
 std::vector<uint32_t> offsets_of_rows(const MatrixSource& source) {
   const Elements from(source);
@@ -139,14 +203,17 @@ Matrix::Matrix(const MatrixSource& source) {
   const int64_t by_row = array_bytes(source.row_scale != nullptr, rows);
   const int64_t by_column = array_bytes(source.column_scale != nullptr, source.columns);
   const int64_t sums = array_bytes(true, rows);
-  bytes_ = weights + by_row + by_column + sums;
+  const std::vector<float> steps = three_byte_steps(source);
+  const int64_t groups = static_cast<int64_t>(steps.size()) / kGroupRows;
+  const int64_t three_bytes = groups * kGroupBytes * source.columns, by_group = 4 * groups * kGroupRows;
+  bytes_ = weights + by_row + by_column + sums + three_bytes + by_group;
   memory_.reset(static_cast<std::byte*>(::operator new(static_cast<std::size_t>(bytes_), kAlignment)));
   std::memset(memory_.get(), 0, static_cast<std::size_t>(bytes_));
 
   pack(source, packed_.row_major, memory_.get());
   packed_.elements = memory_.get();
   auto append = [at = memory_.get() + weights](const void* from, int64_t count, int64_t bytes) mutable {
-    if (bytes > 0) std::memcpy(at, from, static_cast<std::size_t>(4 * count));
+    if (bytes > 0 && count > 0) std::memcpy(at, from, static_cast<std::size_t>(4 * count));
     return std::exchange(at, at + bytes);
   };
   const std::byte* row_scale = append(source.row_scale, source.rows, by_row);
@@ -156,6 +223,11 @@ Matrix::Matrix(const MatrixSource& source) {
   if (sums > 0) {
     packed_.offsets = reinterpret_cast<const int32_t*>(append(offsets_of_rows(source).data(), source.rows, sums));
   }
+  if (groups == 0) return;
+  packed_.steps = reinterpret_cast<const float*>(append(steps.data(), groups * kGroupRows, by_group));
+  std::byte* words = append(nullptr, 0, three_bytes);
+  pack_three_bytes(source, steps, reinterpret_cast<char*>(words));
+  packed_.three_bytes = words;
 }
 
 int64_t Matrix::scratch_floats() const {

@@ -213,6 +213,69 @@ TEST_CASE("sums of integers do not overflow, however many columns there are") {
   }
 }
 
+// A layer with three-byte weights, one row of which is zero; behind a ReLU half of the activations are.
+Case large_case(Random& random, int64_t m, int64_t n) {
+  Case one(random, Bits::kFloat, 1);
+  one.rows = 1, one.m = m, one.n = n, one.x_stride = n, one.y_stride = m;
+  one.x = random.normals(n);
+  for (int64_t j = 0; j < n && random.flip(); ++j) one.x[static_cast<std::size_t>(j)] = 0;
+  one.weights = random.normals(m * n);
+  std::fill_n(one.weights.begin() + 7 * n, n, 0.0F);
+  one.row_scale = random.normals(m);
+  one.column_scale.clear();
+  one.bias = random.normals(m);
+  return one;
+}
+
+// Where every weight is as large as the largest, as the error of three bytes allows.
+std::vector<double> largest_magnitude(const Case& one) {
+  std::vector<double> magnitude;
+  for (int64_t i = 0; i < one.m; ++i) {
+    double largest = 0, activations = 0;
+    for (int64_t j = 0; j < one.n; ++j) {
+      largest = std::max(largest, std::abs(one.weight(i, j)));
+      activations += std::abs(one.activation(0, j));
+    }
+    const auto index = static_cast<std::size_t>(i);
+    magnitude.push_back(std::abs(static_cast<double>(one.bias[index])) + largest * activations + 1e-30);
+  }
+  return magnitude;
+}
+
+TEST_CASE("a large layer of one row equals its sum in float64, with weights of three bytes") {
+  Random random(6);
+  for (const auto& [m, n] : {std::pair<int64_t, int64_t>{400, 400}, {65, 1100}, {127, 624}, {300, 257}}) {
+    const Case one = large_case(random, m, n);
+    std::vector<double> unused;
+    const std::vector<double> expected = one.expected(unused), magnitude = largest_magnitude(one);
+    const bool packs = best_simd() != Simd::kPortable;
+    CHECK((one.matrix().packed().three_bytes != nullptr) == packs);
+    for (const Simd simd : every_simd()) {
+      CAPTURE(m, n, simd);
+      CHECK(worst_error(one, simd, expected, magnitude) < 2);
+      std::vector<double> wrong = expected;
+      wrong[static_cast<std::size_t>(m - 1)] += 1e-5 * magnitude[static_cast<std::size_t>(m - 1)];
+      CHECK(worst_error(one, simd, wrong, magnitude) > 2);
+    }
+  }
+}
+
+TEST_CASE("large layers keep floats where three bytes would cost digits") {
+  Random random(7);
+  Case one = large_case(random, 400, 400);
+  one.relu = false;
+  const auto has_three_bytes = [&] { return one.matrix().packed().three_bytes != nullptr; };
+  for (const float outlier : {100.0F, std::numeric_limits<float>::max(), std::numeric_limits<float>::infinity(),
+                              std::numeric_limits<float>::quiet_NaN()}) {
+    one.weights[5] = outlier;
+    one.row_scale.assign(400, 1.0F);
+    CHECK_FALSE(has_three_bytes());
+  }
+  one.weights[5] = 0;
+  one.row_scale.assign(400, 1e-25F);
+  CHECK_FALSE(has_three_bytes());
+}
+
 TEST_CASE("integers stay integers in memory") {
   Random random(5);
   const std::vector<uint8_t> bytes(320 * 200, 1);
