@@ -200,6 +200,38 @@ TEST_CASE("logits are LibTorch's, over random models, plans and data types") {
   }
 }
 
+torch::Tensor row_by_row(const Scorer& scorer, const Batch& batch) {
+  std::vector<torch::Tensor> logits;
+  for (int64_t r = 0; r < batch.rows(); ++r) {
+    logits.push_back(scorer_logits(scorer, {batch.ids.slice(0, r, r + 1), batch.dense.slice(0, r, r + 1), {}}));
+  }
+  return torch::cat(logits);
+}
+
+// One row meets such layers at three bytes a weight (Note [Three-byte weights] in matrix.cpp).
+TEST_CASE("models of large layers score row by row as LibTorch does") {
+  for (uint32_t seed = 0; seed < 9; ++seed) {
+    torch::manual_seed(seed);
+    Draw draw(seed + 2000);
+    const std::string name = draw.one_of<std::string>({"deepfm", "dcn", "wide_deep"});
+    const auto model =
+        models::make_model(name, R"({"embedding_dim": 16, "hidden": [300, 400, 257]})", random_schema(draw));
+    {
+      const torch::NoGradGuard no_grad;
+      for (const auto& item : model->named_parameters()) item.value().normal_(0, item.value().dim() == 2 ? 0.06 : 0.5);
+    }
+    model->eval();
+    const TemporaryFolder folder;
+    save_model(*model, folder / "model");
+    const Batch batch = random_batch(model->schema(), 40);
+    const torch::Tensor exact = libtorch_logits(*model, batch, torch::kFloat64);
+    const Scorer scorer = Scorer::open(folder / "model");
+    INFO("seed " << seed << ", " << name);
+    CHECK(distance(row_by_row(scorer, batch), exact) <= kRelative);
+    CHECK(distance(row_by_row(scorer, batch), exact * (1 + 1e-4)) > kRelative);
+  }
+}
+
 TEST_CASE("folded models score as LibTorch does") {
   int folded = 0;
   for (uint32_t seed = 0; seed < 60; ++seed) {
