@@ -38,12 +38,6 @@ AFM_INLINE Lanes fma(Lanes a, Lanes b, Lanes c) { return _mm512_fmadd_ps(a, b, c
 AFM_INLINE Lanes relu(Lanes a) { return _mm512_max_ps(zero(), a); }  // in this order NaN stays NaN
 AFM_INLINE float sum(Lanes a) { return _mm512_reduce_add_ps(a); }
 AFM_INLINE Codes load_codes(const char* from) { return _mm512_loadu_si512(from); }
-AFM_INLINE Lanes lanes_of(Codes codes) { return _mm512_cvtepi32_ps(codes); }
-AFM_INLINE Codes low_bytes(Codes a, Codes b, Codes c) {
-  const __m512i first_byte = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12));
-  const __m512i two = _mm512_mask_shuffle_epi8(_mm512_slli_epi32(a, 8), 0xCCCCCCCCCCCCCCCC, b, first_byte);
-  return _mm512_mask_shuffle_epi8(two, 0x8888888888888888, c, first_byte);
-}
 template <int Bit>
 AFM_INLINE Lanes int8_at(Codes codes) {
   return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(codes, 24 - Bit), 24));
@@ -72,7 +66,52 @@ AFM_INLINE Lanes int4_first(const uint8_t* from, bool odd, int64_t count) {
 
 #include "libafm/serve/kernels_linear.inl"
 #include "libafm/serve/kernels_rows.inl"
-#include "libafm/serve/kernels_three_bytes.inl"
+
+// One row by groups of panels: see Note [Three-byte weights] in matrix.cpp.
+constexpr int kGroup = 4;  // panels
+
+// The lowest bytes of each word of a, b and c, in the places 2^8, 2^16 and 2^24.
+AFM_INLINE Codes low_bytes(Codes a, Codes b, Codes c) {
+  const __m512i first_byte = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12));
+  const __m512i two = _mm512_mask_shuffle_epi8(_mm512_slli_epi32(a, 8), 0xCCCCCCCCCCCCCCCC, b, first_byte);
+  return _mm512_mask_shuffle_epi8(two, 0x8888888888888888, c, first_byte);
+}
+
+// The weights of one column, in steps of their rows, times its activation.
+AFM_INLINE void add_group_column(const Tile& tile, int64_t column, Lanes (&sums)[kGroup]) {
+  const char* words = tile.panels + 3 * kStepBytes * column;
+  const Codes a = load_codes(words), b = load_codes(words + kStepBytes), c = load_codes(words + 2 * kStepBytes);
+  const Lanes value = broadcast(tile.x + column);
+  sums[0] = fma(value, _mm512_cvtepi32_ps(a), sums[0]);
+  sums[1] = fma(value, _mm512_cvtepi32_ps(b), sums[1]);
+  sums[2] = fma(value, _mm512_cvtepi32_ps(c), sums[2]);
+  sums[3] = fma(value, _mm512_cvtepi32_ps(low_bytes(a, b, c)), sums[3]);
+}
+
+void compute_group(const Tile& tile, const int32_t* list, int64_t count) {
+  Lanes sums[2][kGroup];
+  AFM_UNROLL for (int p = 0; p < kGroup; ++p) sums[0][p] = sums[1][p] = zero();
+  int64_t k = 0;
+  for (; k + 2 <= count; k += 2) {
+    add_group_column(tile, list[k], sums[0]);
+    add_group_column(tile, list[k + 1], sums[1]);
+  }
+  if (k < count) add_group_column(tile, list[k], sums[0]);
+  AFM_UNROLL for (int p = 0; p < kGroup; ++p) sums[0][p] = add(sums[0][p], sums[1][p]);
+  finish(tile, sums[0], 1, kGroup);
+}
+
+// Gives the number of panels that it computed: whole groups.
+int64_t compute_groups(const PackedMatrix& matrix, const LinearCall& call, const int32_t* list, int64_t count) {
+  const int64_t panels = (matrix.rows + kPanel - 1) / kPanel / kGroup * kGroup;
+  for (int64_t p = 0; p < panels; p += kGroup) {
+    Tile tile = tile_of<FloatPanel>(matrix, call, 0, p, kGroup);
+    tile.panels = static_cast<const char*>(matrix.three_bytes) + 3 * kStepBytes * matrix.columns * (p / kGroup);
+    tile.scale = matrix.steps + kPanel * p;
+    compute_group(tile, list, count);
+  }
+  return panels;
+}
 
 }  // namespace
 

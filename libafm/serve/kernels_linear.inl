@@ -291,7 +291,8 @@ void compute_listed(const Tile& tile, const int32_t* list, int64_t count) {
   finish(tile, totals, 1, P);
 }
 
-// Whole groups of panels of a large matrix for one row, by its columns in the list; how many panels these were.
+// The groups of panels of a large matrix that an instruction set computes from three-byte weights, for one row by its
+// listed columns; how many panels these are.
 int64_t compute_groups(const PackedMatrix& matrix, const LinearCall& call, const int32_t* list, int64_t count);
 
 void float_linear(const PackedMatrix& matrix, const LinearCall& call) {

@@ -91,7 +91,7 @@ AFM_INLINE Lanes int4_at(const Codes& codes) {
 #include "libafm/serve/kernels_linear.inl"
 #include "libafm/serve/kernels_rows.inl"
 
-// Floats cost less here than to take words apart.
+// As in kernels_avx2.cpp.
 int64_t compute_groups(const PackedMatrix&, const LinearCall&, const int32_t*, int64_t) { return 0; }
 
 }  // namespace

@@ -121,7 +121,7 @@ constexpr float kMostAboveMean = 16;               // the largest of a row over 
 std::vector<float> three_byte_steps(const MatrixSource& source) {
   const int64_t rows = round_up(source.rows, kPanel) / kGroupRows * kGroupRows;
   if (source.bits != Bits::kFloat || rows == 0 || source.rows * source.columns < kThreeByteElements) return {};
-  if (best_simd() == Simd::kPortable) return {};  // reads floats
+  if (best_simd() < Simd::kAvx512) return {};  // others read floats
   const Elements from(source);
   std::vector<float> steps(static_cast<std::size_t>(rows), 0);
   for (int64_t i = 0; i < std::min(rows, source.rows); ++i) {
