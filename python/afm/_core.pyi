@@ -48,6 +48,7 @@ __all__: list[str] = [
     "Moments",
     "OptionField",
     "PlanSize",
+    "PredictedChange",
     "Progress",
     "RefitStep",
     "Refusal",
@@ -75,6 +76,7 @@ __all__: list[str] = [
     "logloss",
     "logloss_of",
     "make_model",
+    "mean_kl",
     "mimic_output",
     "mimic_table",
     "model_names",
@@ -83,6 +85,7 @@ __all__: list[str] = [
     "plan_ranks",
     "planned_size",
     "predict",
+    "predicted_change",
     "predicted_logloss",
     "read_plan",
     "read_schema",
@@ -98,6 +101,7 @@ __all__: list[str] = [
     "summarize",
     "train",
     "truncate_weight",
+    "with_bits",
     "write_plan",
     "write_schema",
 ]
@@ -1525,6 +1529,25 @@ class Comparison:
     @property
     def mean_kl(self) -> float: ...
 
+class PredictedChange:
+    """
+    What another form of a model's layers does to the logloss, to second order.
+    """
+    def __repr__(self) -> str: ...
+    def sum(self) -> float:
+        """
+        Of the layers, one by one.
+        """
+    def to_dict(self) -> dict: ...
+    @property
+    def layers(self) -> dict[str, float]: ...
+    @property
+    def measured(self) -> float: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def together(self) -> float: ...
+
 class Refusal:
     """
     A part of a model that cannot be folded, and why.
@@ -1690,6 +1713,9 @@ def logloss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
 
 def make_model(name: str, options_json: str, schema: Schema, ranks: str) -> CoreModel: ...
+def mean_kl(
+    before: CoreModel, after: CoreModel, dataset: Dataset, max_rows: typing.SupportsInt | typing.SupportsIndex
+) -> float: ...
 def mimic_output(
     weight: torch.Tensor,
     bias: torch.Tensor | None,
@@ -1730,6 +1756,9 @@ def planned_size(statistics: Statistics, plan: str, model: CoreModel, **kwargs) 
 def predict(
     model: CoreModel, dataset: Dataset, batch_size: typing.SupportsInt | typing.SupportsIndex, on_progress: typing.Any
 ) -> torch.Tensor: ...
+def predicted_change(
+    before: CoreModel, after: CoreModel, dataset: Dataset, max_rows: typing.SupportsInt | typing.SupportsIndex
+) -> PredictedChange: ...
 def predicted_logloss(statistics: Statistics, plan: str, model: CoreModel) -> float: ...
 def read_plan(path: os.PathLike | str | bytes) -> str: ...
 def read_schema(path: os.PathLike | str | bytes) -> Schema:
@@ -1804,6 +1833,7 @@ def truncate_weight(
     The baseline: truncated singular value decomposition of the weight alone.
     """
 
+def with_bits(model: CoreModel, plan: str) -> CoreModel: ...
 def write_plan(path: os.PathLike | str | bytes, plan: str) -> None: ...
 def write_schema(path: os.PathLike | str | bytes, schema: Schema) -> None: ...
 

@@ -176,6 +176,8 @@ def compress(
     afm.write_plan(output.with_suffix(".plan.json"), used.plan)
     if not json and smaller is None:
         print_table("layers", ["layer", "shape", "rank", "kept variance", "parameters", "after"], layer_rows(used))
+    if not json and used.rise is not None:
+        out.print(str(used.rise), markup=False, soft_wrap=True)
     finish = finished if smaller is not None else unchanged
     if epochs > 0:
         fit(small, train_set, valid_set, options, output, resume, guides, "train on", finish)
@@ -184,7 +186,8 @@ def compress(
         afm.save_model(small, output)
     comparison = afm.compare(model, small, valid_set)
     if json:
-        print_json({"model": str(output), "plan": used.plan.to_dict(), "valid": comparison.to_dict()})
+        rise = {} if used.rise is None else {"rise": used.rise.to_dict()}
+        print_json({"model": str(output), "plan": used.plan.to_dict(), **rise, "valid": comparison.to_dict()})
         return
     print_comparison(comparison, base.name, output.name)
 

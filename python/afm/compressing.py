@@ -7,6 +7,7 @@ from pathlib import Path
 
 import afm
 
+from .prediction import Prediction, predict_rise
 from .recipe import Recipe, file_bytes, shrink_to_file
 
 
@@ -70,6 +71,7 @@ class Used:
     statistics: afm.Statistics
     plan: afm.RankPlan
     field_names: list[str]
+    rise: Prediction | None  # of the logloss; with a metric, which "mimic" then uses
 
 
 def compress_model(
@@ -98,7 +100,9 @@ def compress_model(
         plan = budget.ranks(statistics)
         small = afm.factorize(model, statistics, plan, method=method)
     names = [field.name for field in model.schema.fields if field.kind != "numeric"]
-    return small, Used(model, statistics, plan, names)
+    predictable = statistics.has_metric and method == "mimic"
+    rise = predict_rise(model, small, statistics, plan, train_set) if predictable else None
+    return small, Used(model, statistics, plan, names, rise)
 
 
 def summaries(used: Used) -> list[dict]:

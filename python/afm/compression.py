@@ -204,6 +204,31 @@ def predicted_logloss(
     return _core.predicted_logloss(statistics, plan_text(plan), _core_or_none(model))
 
 
+def predicted_change(
+    before: Model, after: Model, dataset: _core.Dataset, *, max_rows: int = 20_000
+) -> _core.PredictedChange:
+    """What another form of a model's layers does to the logloss, to second order: integers, or factor pairs.
+
+    Each layer of `after` gets the input that it has in `before`; how its error moves the logit, squared and weighted by
+    p (1 - p) / 2, is what it loses. Both are folded or none is, and both have the same hidden units.
+
+    Args:
+        before: such as with_bits(after, {}), the same model without integers.
+        after: stays as it is, as `before` does.
+        dataset: calibration rows.
+        max_rows: at most so many of them, the same ones each time; 0 = all.
+    """
+    return _core.predicted_change(core_of(before), core_of(after), dataset, max_rows)
+
+
+def with_bits(model: Model, plan: Mapping[str, LayerPlanLike]) -> Model:
+    """A copy whose layers store their numbers as `plan` says (bits and scale, nothing else of it).
+
+    Layers that it does not name are of floats: those that training changes, so that each is rounded once.
+    """
+    return wrap(_core.with_bits(core_of(model), plan_text(plan)))
+
+
 def _core_or_none(model: Model | None) -> _core.CoreModel | None:
     return None if model is None else core_of(model)
 
@@ -314,6 +339,11 @@ def _is_ours(model: Any) -> bool:
 def compare(before: Model, after: Model, dataset: _core.Dataset) -> _core.Comparison:
     """Quality, size and speed of two models on the same rows, and how far their answers differ."""
     return _core.compare(core_of(before), core_of(after), dataset)
+
+
+def mean_kl(before: Model, after: Model, dataset: _core.Dataset, *, max_rows: int = 0) -> float:
+    """KL(before || after), nats per row, over a dataset or `max_rows` rows of it (0 = all), the same ones each time."""
+    return _core.mean_kl(core_of(before), core_of(after), dataset, max_rows)
 
 
 def report_on(model: Model, dataset: _core.Dataset) -> _core.ModelReport:

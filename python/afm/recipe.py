@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import afm
@@ -76,9 +76,20 @@ class Recipe:
         )
 
     def apply(self, model: afm.Model, statistics: afm.Statistics, plan: afm.RankPlan) -> afm.Model:
-        """The small model, ready to be trained on: batch norm is still alive."""
-        small = afm.factorize(model, statistics, plan, method=self.method)
-        return afm.fold(small).model.to(model.device) if self.fold else small
+        """The small model, ready to be trained on: batch norm is still alive.
+
+        Its numbers become integers last: what fold() computes with is not rounded yet.
+        """
+        small = afm.factorize(model, statistics, as_floats(plan), method=self.method)
+        if self.fold:
+            small = afm.fold(small).model.to(model.device)
+        return afm.with_bits(small, plan)
+
+
+def as_floats(plan: afm.RankPlan) -> afm.RankPlan:
+    """The same ranks without integers."""
+    floats = {path: replace(layer, bits="float", scale="row") for path, layer in plan.items()}
+    return afm.RankPlan({path: layer for path, layer in floats.items() if layer != afm.LayerPlan()})
 
 
 def folding(model: afm.Model) -> dict:

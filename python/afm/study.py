@@ -19,11 +19,19 @@ import torch
 import afm
 
 from .judging import Rows, churn, judge
+from .prediction import predict_rise
 from .recipe import Recipe, measure, shrink_to_file
 from .text_files import write_text
 
-# Rise of the logloss by compression alone, before any training on; measured on the validation rows.
-RISES = PREDICTED, MEASURED = "predicted_logloss_rise", "measured_logloss_rise"
+# Rise of the logloss by compression alone, before any training on: predicted, as KL(base || small) on calibration rows,
+# and as it is on the validation rows.
+RISES = RANKS, ROUNDING, PREDICTED, CALIBRATION, MEASURED = (
+    "predicted_ranks_rise",
+    "predicted_rounding_rise",
+    "predicted_logloss_rise",
+    "calibration_kl",
+    "measured_logloss_rise",
+)
 
 
 @dataclass(frozen=True)
@@ -162,9 +170,10 @@ class Study:
             plan = recipe.plan(model, statistics, ratio=ratio)
             small = recipe.apply(model, statistics, plan)
         if recipe.metric:
-            predicted = afm.predicted_logloss(statistics, plan, model=model if recipe.units else None)
+            found = predict_rise(model, small, statistics, plan, self.train_set)
             losses = [afm.evaluate(each, self.valid_set).logloss for each in (model, small)]
-            self.rises = {PREDICTED: predicted, MEASURED: losses[1] - losses[0]}
+            values = (found.ranks, found.rounding, found.total, found.measured, losses[1] - losses[0])
+            self.rises = dict(zip(RISES, values, strict=True))
         return small
 
     # Cells

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import plots
 from .report import document, escape, section
-from .study import MEASURED, PREDICTED
+from .study import CALIBRATION, MEASURED, PREDICTED, RANKS, ROUNDING
 from .text_files import write_text
 
 COLUMNS = (
@@ -25,7 +25,12 @@ COLUMNS = (
 )
 CHURN = ("model", "flipped", "mean &#124;p - q&#124;", "mean KL", "AUC, unseen value")
 RISE_TITLE = "Rise of the logloss by compression alone, before training on"
-RISE = ("model", "predicted", "measured on validation rows")
+RISE_TEXT = (
+    "Predicted to second order for ranks (with fewer units) and for the rounding to integers, layer by layer; measured "
+    "as KL(base || model) on the same training rows, and as the rise on validation rows, which no layer was fitted to."
+)
+RISE = ("model", "ranks", "+ rounding", "= predicted", "KL on calibration rows", "measured on validation rows")
+RISE_MEANS = (RANKS, ROUNDING, PREDICTED, CALIBRATION)
 CURVES = {"bytes": "libafm", "ranks": "ranks alone"}
 
 
@@ -98,10 +103,14 @@ def churn_rows(summary: dict) -> list[list[str]]:
 
 def rise_rows(summary: dict) -> list[list[str]]:
     return [
-        [line["name"], f"{line[PREDICTED]['mean']:.4f}", with_spread(line[MEASURED], 4)]
+        [line["name"], *(mean_or_blank(line.get(rise)) for rise in RISE_MEANS), with_spread(line[MEASURED], 4)]
         for line in summary["lines"]
         if PREDICTED in line
     ]
+
+
+def mean_or_blank(value: dict | None) -> str:
+    return "" if value is None else f"{value['mean']:.4f}"
 
 
 def decile_rows(summary: dict) -> list[list[str]]:
@@ -127,6 +136,7 @@ def markdown(summary: dict) -> str:
             explanation(summary),
             markdown_table(COLUMNS, rows(summary)),
             f"## {RISE_TITLE}",
+            RISE_TEXT,
             markdown_table(RISE, rise_rows(summary)),
             "## How far answers move from the base's",
             markdown_table(CHURN, churn_rows(summary)),
@@ -148,7 +158,7 @@ def html_page(summary: dict) -> str:
         f"<h1>{escape(title(summary))}</h1>",
         section("Size against quality", explanation(summary), plots.frontier(curves(summary), controls(summary))),
         section("Every line", "", html_table(COLUMNS, rows(summary))),
-        section(RISE_TITLE, "", html_table(RISE, rise_rows(summary))),
+        section(RISE_TITLE, RISE_TEXT, html_table(RISE, rise_rows(summary))),
         section("How far answers move from the base's", "", html_table(CHURN, churn_rows(summary))),
         section("AUC by how rare the rarest value of a row is", "", html_table(DECILES, decile_rows(summary))),
     ]

@@ -7,6 +7,7 @@
 
 #include "libafm/compress/comparison.h"
 #include "libafm/compress/factorize.h"
+#include "libafm/compress/predicted_change.h"
 #include "libafm/compress/statistics.h"
 #include "libafm/core/fail.h"
 #include "python/src/arguments.h"
@@ -140,6 +141,25 @@ void bind_comparison(py::module_& m) {
       .def("to_markdown", &comparison_to_markdown);
   m.def("report_on", &report_on, "model"_a, "dataset"_a, ReleaseGil());
   m.def("compare", &compare, "before"_a, "after"_a, "dataset"_a, ReleaseGil());
+  m.def("mean_kl", &mean_kl, "before"_a, "after"_a, "dataset"_a, "max_rows"_a, ReleaseGil());
+}
+
+void bind_change(py::module_& m) {
+  bind_record<PredictedChange>(m, "PredictedChange",
+                               "What another form of a model's layers does to the logloss, to second order.",
+                               entry("layers", &PredictedChange::layers), entry("together", &PredictedChange::together),
+                               entry("measured", &PredictedChange::measured), entry("rows", &PredictedChange::rows))
+      .def("sum", &PredictedChange::sum, "Of the layers, one by one.");
+  m.def(
+      "predicted_change",
+      [](Model& before, Model& after, const Dataset& dataset, int64_t max_rows) {
+        return predicted_change(before, interruptible(logits_of(before, dataset, max_rows)), after,
+                                interruptible(logits_of(after, dataset, max_rows)));
+      },
+      "before"_a, "after"_a, "dataset"_a, "max_rows"_a, ReleaseGil());
+  m.def(
+      "with_bits", [](const Model& model, const std::string& plan) { return with_bits(model, plan_of_text(plan)); },
+      "model"_a, "plan"_a, ReleaseGil());
 }
 
 }  // namespace
@@ -157,6 +177,7 @@ void bind_compress(py::module_& m) {
       },
       "model"_a, "statistics"_a, "plan"_a, "method"_a);
   bind_comparison(m);
+  bind_change(m);
   bind_fold(m);
 }
 

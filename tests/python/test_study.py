@@ -1,11 +1,13 @@
 """`afm report` on a planted task: every line runs, a second call runs nothing, and the pages say what the cells say."""
 
 import json
+import re
 
 import afm
 import pytest
 from afm import commands_report
 from afm.cli import app
+from afm.study import RISES
 from planted import planted_rows, small_schema
 from typer.testing import CliRunner
 
@@ -52,8 +54,12 @@ def test_a_report_has_controls_baselines_and_compressed_models_with_paired_diffe
     assert lines["all-4"]["bytes"]["mean"] <= summary["base_bytes"] / 4
     assert lines["ranks-2"]["parameters"]["mean"] <= lines["base-judged"]["parameters"]["mean"] / 2
     assert lines["base-judged"]["flipped"]["mean"] == 0 < lines["all-4"]["flipped"]["mean"]
-    assert {"predicted_logloss_rise", "measured_logloss_rise"} <= set(lines["ranks-2"]) & set(lines["all-4"])
-    assert not {"predicted_logloss_rise", "measured_logloss_rise"} & set(lines["afm-2"])  # no metric, no prediction
+    assert set(RISES) <= set(lines["ranks-2"]) & set(lines["all-4"])
+    assert not set(RISES) & set(lines["afm-2"])  # no metric, no prediction
+    for key in ("ranks-2", "all-4"):
+        ranks, rounding, predicted, calibration = (lines[key][name]["mean"] for name in RISES[:4])
+        assert predicted == pytest.approx(ranks + rounding)
+        assert calibration > 0 and (rounding > 0) == (key == "all-4")  # the one with integers
     assert all(len(line["auc_by_decile"]) == 10 for line in lines.values() if "refused" not in line)
 
 
@@ -61,7 +67,7 @@ def test_the_pages_hold_every_line(study):
     names = [line["name"] for line in json.loads((study / "report.json").read_text())["lines"]]
     markdown, page = (study / "report.md").read_text(), (study / "report.html").read_text()
     assert all(name in markdown for name in names)
-    assert "predicted | measured on validation rows" in markdown
+    assert "| ranks | + rounding | = predicted | KL on calibration rows | measured on validation rows |" in markdown
     assert "<svg" in page and "libafm 4x bytes" in page
 
 
@@ -121,6 +127,7 @@ def test_compress_makes_a_file_so_many_times_smaller_with_several_teachers(folde
     ]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
+    assert re.search(r"ranks \+\S+, rounding \+\S+, predicted \+\S+, measured on calibration rows \+", done.output)
     assert 4.0 <= bases[0].stat().st_size / small.stat().st_size < 6.0
     model = afm.load_model(small)
     assert not json.loads(model.core.options_json)["batch_norm"]  # folded
