@@ -1,0 +1,49 @@
+"""What compression alone does to the logloss, before any training on: predicted, and measured on calibration rows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import afm
+
+ROWS = 20_000  # of calibration
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Rise of the logloss on calibration rows by compression alone, in nats per row.
+
+    Args:
+        ranks: predicted for ranks and fewer hidden units, from the statistics.
+        rounding: predicted for integers, from the errors that they make.
+        measured: KL(base || small).
+    """
+
+    ranks: float
+    rounding: float
+    measured: float
+
+    @property
+    def total(self) -> float:
+        return self.ranks + self.rounding
+
+    def to_dict(self) -> dict[str, float]:
+        return {**asdict(self), "predicted": self.total}
+
+    def __str__(self) -> str:
+        return (
+            f"logloss by compression alone: ranks {self.ranks:+.4f}, rounding {self.rounding:+.4f}, "
+            f"predicted {self.total:+.4f}, measured on calibration rows {self.measured:+.4f}"
+        )
+
+
+def predict_rise(
+    base: afm.Model, small: afm.Model, statistics: afm.Statistics, plan: afm.RankPlan, train_set: afm.Dataset
+) -> Prediction:
+    """Of the model that `plan` has made of `base`, not trained on yet; the statistics must have a metric."""
+    units = any(layer.units for layer in plan.values())
+    return Prediction(
+        ranks=afm.predicted_logloss(statistics, plan, model=base if units else None),
+        rounding=afm.predicted_change(afm.with_bits(small, {}), small, train_set, max_rows=ROWS).sum(),
+        measured=afm.mean_kl(base, small, train_set, max_rows=ROWS),
+    )
