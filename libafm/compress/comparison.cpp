@@ -54,7 +54,7 @@ double microseconds_per_row(Model& model, const Dataset& dataset) {
 }
 
 ModelReport report_from(Model& model, const Dataset& dataset, const Scores& scores) {
-  return {{auc(scores.logits, scores.labels), logloss(scores.logits, scores.labels), dataset.size()},
+  return {{auc(scores.logits, scores.labels), logloss(scores.logits, scores.labels), dataset.size(), {}},
           parameter_count(model),
           byte_count(model),
           microseconds_per_row(model, dataset)};

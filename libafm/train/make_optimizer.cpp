@@ -122,7 +122,7 @@ std::unique_ptr<Optimizer> make_optimizer(torch::nn::Module& model, const TrainO
                                           int64_t lazy_elements) {
   std::vector<ParameterGroup> groups = parameter_groups(model, options.embedding_l2, options.mlp_l2);
   const auto embeddings = embeddings_of(model);
-  const ParameterGroup tables = std::exchange(groups[0], {.l2 = groups[0].l2});
+  const ParameterGroup tables = std::exchange(groups[0], {.names = {}, .parameters = {}, .l2 = groups[0].l2});
   Parts parts;
   for (std::size_t i = 0; i < tables.names.size(); ++i) {
     const auto found = embeddings.find(tables.parameters[i].unsafeGetTensorImpl());

@@ -65,11 +65,15 @@ LayerStatistics measured_layer(bool is_embedding, int64_t in_features, int64_t o
           .out_features = out_features,
           .bias = bias,
           .input_mean = input_mean.value_or(at::Tensor()),
+          .input = {},
           .cardinalities = std::move(cardinalities),
           .embedding_dim = embedding_dim,
           .wide = wide,
           .id_counts = std::move(id_counts),
           .output = std::move(output),
+          .joint = {},
+          .id_blocks = {},
+          .metric = {},
           .radius = radius};
 }
 
