@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+AS_IT_STANDS = {"highlight": False, "markup": False, "emoji": False}  # ":b:" and "[user]" are names, not commands
+out = Console(**AS_IT_STANDS)
+err = Console(stderr=True, **AS_IT_STANDS)
 
 
 class Interrupted(Exception):
@@ -30,14 +31,16 @@ def print_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
-def print_table(title: str, columns: list[str], rows: list[list[str]], highlight: int | None = None) -> None:
-    """The first column is text, the others are numbers."""
+def print_table(
+    title: str, columns: list[str], rows: list[list[str]], highlight: int | None = None, wrap: bool = False
+) -> None:
+    """The first column is text, the others are numbers; with `wrap`, lists that may be longer than a line."""
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+        table.add_column(column, justify="left" if index == 0 or wrap else "right", no_wrap=not wrap)
     for index, row in enumerate(rows):
         table.add_row(*row, style="bold green" if index == highlight else None)
-    wide = out if out.is_terminal else Console(width=160, highlight=False, file=sys.stdout)
+    wide = out if out.is_terminal else Console(width=160, file=sys.stdout, **AS_IT_STANDS)
     wide.print(table)
 
 

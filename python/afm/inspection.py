@@ -86,7 +86,10 @@ def show(found: dict) -> None:
     rows = [[name, f"{size['parameters']:,}", f"{size['bytes']:,}"] for name, size in found["groups"].items()]
     print_table("groups", ["group", "parameters", "bytes"], rows)
     if found["ranks"]:
-        ranks = [[layer, ", ".join(map(str, plan["ranks"]))] for layer, plan in found["ranks"].items()]
-        print_table("ranks", ["layer", "ranks"], ranks)
+        ranks = [
+            [layer, ", ".join(map(str, plan["ranks"])) or "dense", plan["bits"]]
+            for layer, plan in found["ranks"].items()
+        ]
+        print_table("ranks", ["layer", "ranks", "stored as"], ranks, wrap=True)
     else:
         out.print("every layer is dense")
