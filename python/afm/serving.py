@@ -42,6 +42,9 @@ def _ids(ids: Any) -> np.ndarray:
 
 
 def _dense(dense: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Dense features as float32. None is what a model without them gets; zeros would be answers to other rows."""
+    if dense is None and shape[-1] > 0:
+        raise ValueError(f"dense must have the shape [{', '.join(map(str, shape))}], got None")
     return np.zeros(shape, np.float32) if dense is None else np.ascontiguousarray(dense, np.float32)
 
 
@@ -55,7 +58,16 @@ def _plain(value: Any) -> Any:
 
 
 def _json(row: Mapping[str, Any]) -> str:
-    missing = {name: None for name, value in row.items() if isinstance(value, float) and math.isnan(value)}
+    if not isinstance(row, Mapping):
+        raise TypeError(f"a row must be a dict of raw values by field name, got {type(row).__name__}")
+    missing = {}
+    for name, value in row.items():
+        if isinstance(value, float | np.floating) and not math.isfinite(value):
+            if math.isinf(value):
+                raise _core.DataError(
+                    f"field {name!r} must be a finite number, or None where it is missing, got {value}"
+                )
+            missing[name] = None
     return json.dumps({**row, **missing}, default=_plain)
 
 
@@ -109,7 +121,15 @@ class Scorer:
         self._candidates: dict[tuple[int, ...], _core.CoreCandidateScorer] = {}
 
     def score(self, ids: Any, dense: Any = None) -> np.ndarray:
-        """Logits float32 [rows] of ids [rows, S], an empty slot being -1, and dense features [rows, Q]."""
+        """Logits float32 [rows] of encoded rows.
+
+        Args:
+            ids: [rows, S], an empty slot of a multi-valued field being -1.
+            dense: [rows, Q]; None where Q is 0. Not checked: NaN gives NaN.
+
+        Raises:
+            DataError: for an id out of range.
+        """
         ids = _ids(ids)
         return self._core.score(ids, _dense(dense, (len(ids), self.dense_count)))
 
