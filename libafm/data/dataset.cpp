@@ -17,6 +17,14 @@ void put(Batch& target, const at::Tensor& places, const Batch& rows) {
   target.label.index_copy_(0, places, rows.label);
 }
 
+/// A table, a file of a dataset or some other folder, given for a dataset folder.
+void check_is_dataset(const std::filesystem::path& folder) {
+  std::error_code error;  // no permission: for read_schema to say
+  if (std::filesystem::exists(folder / "schema.json", error) || error || !std::filesystem::exists(folder)) return;
+  fail<DataError>("'{}' is no dataset folder: it has no schema.json; afm prepare makes one of a table",
+                  folder.string());
+}
+
 }  // namespace
 
 Dataset::Dataset(Schema schema, std::vector<Batch> shards) : schema_(std::move(schema)), shards_(std::move(shards)) {
@@ -28,6 +36,7 @@ Dataset::Dataset(Schema schema, std::vector<Batch> shards) : schema_(std::move(s
 }
 
 Dataset Dataset::open(const std::filesystem::path& folder, Split split) {
+  check_is_dataset(folder);
   const auto schema = read_schema(folder / "schema.json");
   check_counted(schema);
   std::vector<Batch> shards;
