@@ -25,6 +25,8 @@ def guess_schema(table: Table, *, label: str | None = None, ignore: tuple[str, .
     label = label or guess_label(table, frame)
     if label not in table.columns:
         raise DataError(f"{table.path.name} has no column {label!r} for the label; its columns are: {names(table)}")
+    if label in ignore:
+        raise DataError(f"column {label!r} of {table.path.name} is the label and cannot be ignored; name another label")
     is_criteo = table.columns == CRITEO_COLUMNS
     fields = [
         FieldSpec(name=column, kind="numeric" if is_criteo and column[0] == "I" else guess_kind(frame[column]))
@@ -46,7 +48,10 @@ def guess_label(table: Table, frame: pl.DataFrame) -> str:
     for column in table.columns:
         if set(frame[column].cast(pl.String).unique().to_list()) == {"0", "1"}:
             return column
-    raise DataError(f"{table.path.name} has no column that looks like a label (0 and 1); name it with --label")
+    raise DataError(
+        f"{table.path.name} has no column that looks like a label (0 and 1); name it with --label, or the separator "
+        f"with --separator; its columns are: {names(table)}"
+    )
 
 
 def guess_kind(column: pl.Series) -> str:

@@ -64,7 +64,7 @@ def prepare(
         DataError: names the file and line.
     """
     if (valid is None) != (test is None):
-        raise ValueError("prepare: valid and test must be given together")
+        raise ValueError("--valid and --test must be given together")
     shares = parse_split(split)
     tables = [open_table(path, separator=separator, has_header=has_header) for path in (source, valid, test) if path]
     guessed = schema is None

@@ -151,7 +151,9 @@ def header_names(path: Path, line: list[str], has_header: bool) -> list[str]:
         return CRITEO_COLUMNS if looks_like_criteo(line) else [f"column_{i}" for i in range(1, len(line) + 1)]
     for name in line:
         if not name or line.count(name) > 1:
-            raise DataError(f"{path.name}:1: column names must be unique and not empty, got {name!r}")
+            raise DataError(
+                f"{path.name}:1: column names must be unique and not empty, got {name!r}; is the first line a row?"
+            )
     return line
 
 
