@@ -164,8 +164,11 @@ def compress(
           --out small.safetensors
     """
     check_output(output)
+    if output.exists() and base.exists() and output.samefile(base):
+        raise ValueError(f"--out must be another file than the model to compress, got '{output}'")
     budget = Budget(ratio, bytes, energy, plan, policy, basis, activation, tuple(skip or ()), smaller)
     budget.check()
+    check_is_used(budget, method)
     model = afm.load_model(base).to(device)
     options = healing_options(model, epochs, seed, device)
     apply_settings(settings or [], options)
@@ -200,10 +203,24 @@ def teachers_of(names: list[str], model: afm.Model) -> list[afm.Model]:
     return [model if name == "base" else afm.load_model(name) for name in names]
 
 
-def check_output(output: Path) -> None:
+def check_is_used(budget: Budget, method: str) -> None:
+    """Refuses what the budget leaves no choice of, rather than to ignore it."""
+    (given,) = budget.given()
+    chosen = {
+        "policy": budget.policy != Budget.policy,
+        "basis": budget.basis != Budget.basis,
+        "activation": budget.activation != Budget.activation,
+        "skip": bool(budget.skip),
+        "method": method != "mimic" and given == "smaller",
+    }
+    if given in ("smaller", "plan") and (unused := [name for name, is_chosen in chosen.items() if is_chosen]):
+        raise ValueError(f"--{unused[0]} goes with --ratio, --bytes or --energy, not with --{given}, which decides it")
+
+
+def check_output(output: Path, option: str = "--out") -> None:
     """Before the long work: whether the file can be written at all."""
     if output.is_dir():
-        raise ValueError(f"--out must be a file, got the folder '{output}'")
+        raise ValueError(f"{option} must be a file, got the folder '{output}'")
     output.parent.mkdir(parents=True, exist_ok=True)
 
 

@@ -12,6 +12,7 @@ import typer
 
 from . import exporting, scoring, serving
 from ._core import DataError
+from .commands_models import check_output
 from .console import out
 from .tables import open_table
 from .text_files import whole_text_file
@@ -39,10 +40,11 @@ def export(
     """
     if onnx is None and torchscript is None:
         raise ValueError("give --onnx FILE, --torchscript FILE or both")
-    for path, write in ((onnx, exporting.export_onnx), (torchscript, exporting.export_torchscript)):
+    writers = (("--onnx", onnx, exporting.export_onnx), ("--torchscript", torchscript, exporting.export_torchscript))
+    for option, path, write in writers:
         if path is None:
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
+        check_output(path, option)
         write(model, path)
         out.print(f"{path}: {path.stat().st_size:,} bytes", markup=False, soft_wrap=True)
 
@@ -60,7 +62,7 @@ def pack(
     Example:
       afm pack small.safetensors clicks --out packed.safetensors
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
+    check_output(output)
     serving.pack(model, folder, output)
     out.print(f"{output}: {output.stat().st_size:,} bytes", markup=False, soft_wrap=True)
 
@@ -117,6 +119,6 @@ def lines_to(output: Path | None) -> Iterator[TextIO]:
     if output is None:
         yield sys.stdout
         return
-    output.parent.mkdir(parents=True, exist_ok=True)
+    check_output(output)
     with whole_text_file(output) as file:
         yield file

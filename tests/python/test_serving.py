@@ -73,6 +73,11 @@ def test_arguments_that_do_not_fit_are_refused(saved, tmp_path):
         scorer.score(ids + np.array([2**32 + 1, 0, 0, 0, 0]), dense)
     with pytest.raises(TypeError, match="ids must be integers, got float64"):
         scorer.score(ids + 0.5, dense)
+    for call in (scorer.score, scorer.probabilities):  # never the answer for zeros
+        with pytest.raises(ValueError, match=r"dense must have the shape \[2, 1\], got None"):
+            call(ids)
+    with pytest.raises(ValueError, match=r"dense must have the shape \[1\], got None"):
+        scorer.candidates(["price", "user"]).score(ids[0, :1], None, ids[:, 1:], None)
     with pytest.raises(ValueError, match="simd must be one of portable, avx2, avx512"):
         afm.Scorer(path, simd="sse")
     with pytest.raises(afm.DataError, match="the schema has no field 'usr'; its fields are: user, item, genres, price"):
@@ -147,6 +152,12 @@ def test_a_packed_file_scores_dicts_and_json(home, packed):
     assert scorer.score_rows([{"price": float("nan")}])[0] == scorer.score_json("{}")
     with pytest.raises(TypeError, match="a value of a row must be a text, a number, a list or None, got set"):
         scorer.score_rows([{"user": {1}}])
+    for infinite in (float("inf"), -np.float32("inf")):
+        with pytest.raises(afm.DataError, match="field 'price' must be a finite number, or None where it is missing"):
+            scorer.score_rows([{"price": infinite}])
+    assert scorer.score_rows([{"price": np.float32("nan")}])[0] == scorer.score_json("{}")
+    with pytest.raises(TypeError, match="a row must be a dict of raw values by field name, got str"):
+        scorer.score_rows({"user": "u3"})
 
 
 def test_candidates_of_raw_values_equal_whole_rows(home, packed):
@@ -190,6 +201,11 @@ def test_afm_score_reads_json_lines_from_standard_input(home, packed, monkeypatc
 def test_afm_score_and_pack_refuse_with_a_sentence(home, packed, tmp_path):
     assert home.complaint("score base.safetensors new.csv") == (
         "afm: base.safetensors holds no encoder; give --dataset FOLDER, or pack it first (afm pack)"
+    )
+    for line in ("score packed.safetensors new.csv", "pack base.safetensors clicks"):
+        assert home.complaint(f"{line} --out clicks") == "afm: --out must be a file, got the folder 'clicks'"
+    assert (
+        home.complaint("export base.safetensors --onnx clicks") == "afm: --onnx must be a file, got the folder 'clicks'"
     )
     home.path("short.csv").write_text("user,price\nu1,2\n")
     assert home.complaint("score packed.safetensors short.csv --out x") == (
