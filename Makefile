@@ -37,8 +37,9 @@ build: bootstrap build/build.ninja
 	@echo "[libafm] building (first time: some minutes)"
 	@cmake --build build
 
+# Two tests at a time on two cores: threads that wait actively would each take the core that the other test needs.
 test: build
-	@ctest --test-dir build --output-on-failure --no-tests=error --parallel 2
+	@OMP_WAIT_POLICY=passive ctest --test-dir build --output-on-failure --no-tests=error --parallel 2
 
 asan tsan: bootstrap
 	cmake --preset $@ -DAFM_PYTHON_EXECUTABLE=$(PYTHON)
