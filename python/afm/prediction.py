@@ -14,8 +14,8 @@ class Prediction:
     """Rise of the logloss on calibration rows by compression alone, in nats per row.
 
     Args:
-        ranks: predicted for ranks and fewer hidden units, from the statistics.
-        rounding: predicted for integers, from the errors that they make.
+        ranks: predicted for ranks and fewer hidden units, from the statistics, layer by layer.
+        rounding: predicted for integers, from the errors that they make on the rows, in all layers together.
         measured: KL(base || small).
     """
 
@@ -44,6 +44,6 @@ def predict_rise(
     units = any(layer.units for layer in plan.values())
     return Prediction(
         ranks=afm.predicted_logloss(statistics, plan, model=base if units else None),
-        rounding=afm.predicted_change(afm.with_bits(small, {}), small, train_set, max_rows=ROWS).sum(),
+        rounding=afm.predicted_change(afm.with_bits(small, {}), small, train_set, max_rows=ROWS).together,
         measured=afm.mean_kl(base, small, train_set, max_rows=ROWS),
     )

@@ -26,8 +26,8 @@ COLUMNS = (
 CHURN = ("model", "flipped", "mean &#124;p - q&#124;", "mean KL", "AUC, unseen value")
 RISE_TITLE = "Rise of the logloss by compression alone, before training on"
 RISE_TEXT = (
-    "Predicted to second order for ranks (with fewer units) and for the rounding to integers, layer by layer; measured "
-    "as KL(base || model) on the same training rows, and as the rise on validation rows, which no layer was fitted to."
+    "Predicted to second order on training rows, for ranks (with fewer units) and for rounding to integers; measured "
+    "as KL(base || model) on training rows, and as the rise on validation rows, where an overfitted base loses more."
 )
 RISE = ("model", "ranks", "+ rounding", "= predicted", "KL on calibration rows", "measured on validation rows")
 RISE_MEANS = (RANKS, ROUNDING, PREDICTED, CALIBRATION)

@@ -38,7 +38,7 @@ def test_integers_are_predicted_from_their_errors_and_floats_lose_nothing(base, 
     found = predict_rise(base, small, statistics, plan, clicks)
     exact = afm.with_bits(small, {})
     rounding = afm.predicted_change(exact, small, clicks, max_rows=0)
-    assert found.rounding == pytest.approx(rounding.sum()) and found.rounding > 0
+    assert found.rounding == pytest.approx(rounding.together) and found.rounding > 0
     assert found.total == found.ranks + found.rounding
     # 1/2 E[p (1 - p) ds^2] of all errors together is the divergence while they are small.
     assert rounding.together == pytest.approx(rounding.measured, rel=0.2)
