@@ -192,7 +192,7 @@ def compress(
         rise = {} if used.rise is None else {"rise": used.rise.to_dict()}
         print_json({"model": str(output), "plan": used.plan.to_dict(), **rise, "valid": comparison.to_dict()})
         return
-    print_comparison(comparison, base.name, output.name)
+    print_comparison(comparison, base, output)
 
 
 def teachers_of(names: list[str], model: afm.Model) -> list[afm.Model]:
@@ -260,7 +260,8 @@ def evaluate(
         f"{metrics.logloss:.5f}",
         *(f"{result[key]:,}" for key in ("rows", "parameters", "bytes")),
     ]
-    print_table(f"{model.name} on {split}", ["", *result], [["", *shown]])
+    names = ["AUC", "logloss", "rows", "parameters", "file bytes"]
+    print_table(f"{model.name} on {split}", ["model", *names], [[model.name, *shown]])
     shares = [[field, f"{share:.2%}"] for field, share in metrics.unknown.items()]
     print_table(split, ["field", "unknown values"], shares)
 
@@ -283,20 +284,20 @@ def inspect(
     inspection.show(found)
 
 
-def print_comparison(comparison: afm.Comparison, before: str, after: str) -> None:
+def print_comparison(comparison: afm.Comparison, before: Path, after: Path) -> None:
     rows = []
-    for name, side in ((before, comparison.before), (after, comparison.after)):
+    for path, side in ((before, comparison.before), (after, comparison.after)):
         rows.append(
             [
-                name,
+                path.name,
                 f"{side.metrics.auc:.4f}",
                 f"{side.metrics.logloss:.4f}",
                 f"{side.parameters:,}",
-                f"{side.bytes:,}",
+                f"{path.stat().st_size:,}",
                 f"{side.microseconds_per_row:.2f}",
             ]
         )
-    print_table("validation rows", ["model", "AUC", "logloss", "parameters", "bytes", "µs/row"], rows, highlight=1)
+    print_table("validation rows", ["model", "AUC", "logloss", "parameters", "file bytes", "µs/row"], rows, highlight=1)
 
 
 add_settings_help(

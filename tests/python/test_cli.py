@@ -63,6 +63,13 @@ def test_evaluate_and_inspect_have_the_keys_that_machines_read(home: Home):
     assert "every layer is dense" in home.run("inspect base.safetensors")[0]
 
 
+def test_sizes_for_people_are_those_of_the_files(own: Home):
+    printed = own.run("compress base.safetensors clicks --ratio 1.3 --epochs 0 --out small.safetensors")[0]
+    printed += own.run("evaluate small.safetensors clicks")[0]
+    for name, times in {"base.safetensors": 1, "small.safetensors": 2}.items():
+        assert printed.count(f"{own.path(name).stat().st_size:,} ") == times
+
+
 def test_a_cross_network_has_a_group_of_its_own(own: Home):
     own.run(f"train clicks --model dcn --out dcn.safetensors {' '.join(TINY)} --set epochs=1 --set cross_layers=2")
     groups = own.json("inspect dcn.safetensors")["groups"]
