@@ -26,8 +26,9 @@ COLUMNS = (
 CHURN = ("model", "flipped", "mean &#124;p - q&#124;", "mean KL", "AUC, unseen value")
 RISE_TITLE = "Rise of the logloss by compression alone, before training on"
 RISE_TEXT = (
-    "Predicted to second order on training rows, for ranks (with fewer units) and for rounding to integers; measured "
-    "as KL(base || model) on training rows, and as the rise on validation rows, where an overfitted base loses more."
+    "Predicted to second order on training rows, for ranks (with fewer units) and for rounding to integers. What comes "
+    "true of it is KL(base || model). The logloss of labels t rises by that and by the mean of (p - t)(s' - s), which "
+    "is 0 only where the base's logits s are at a minimum of the logloss; training with L2 ends elsewhere."
 )
 RISE = ("model", "ranks", "+ rounding", "= predicted", "KL on calibration rows", "measured on validation rows")
 RISE_MEANS = (RANKS, ROUNDING, PREDICTED, CALIBRATION)

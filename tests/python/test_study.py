@@ -127,7 +127,7 @@ def test_compress_makes_a_file_so_many_times_smaller_with_several_teachers(folde
     ]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
-    assert re.search(r"ranks \+\S+, rounding \+\S+, predicted \+\S+, measured on calibration rows \+", done.output)
+    assert re.search(r"ranks \+\S+, rounding \+\S+, predicted \+\S+; KL on calibration rows \+", done.output)
     assert 4.0 <= bases[0].stat().st_size / small.stat().st_size < 6.0
     model = afm.load_model(small)
     assert not json.loads(model.core.options_json)["batch_norm"]  # folded
