@@ -47,6 +47,7 @@ asan tsan: bootstrap
 	ctest --preset $@
 
 fuzz: bootstrap build/build.ninja
+	@test -n "$(CLANGXX)" || { echo "[libafm] make fuzz needs clang++ (Debian: clang), and finds none" >&2; exit 1; }
 	cmake --preset fuzz -DCMAKE_CXX_COMPILER=$(CLANGXX) -DAFM_PYTHON_EXECUTABLE=$(PYTHON)
 	cmake --build --preset fuzz
 	cmake --build build --target afm_core_python
