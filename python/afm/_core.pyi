@@ -770,6 +770,8 @@ class CoreModel:
 class GroupSize:
     """
     Parameters and bytes of one part of a model.
+
+    bytes are those of parameters and buffers in memory, integers packed; a model file adds its header.
     """
     def __repr__(self) -> str: ...
     def to_dict(self) -> dict: ...
@@ -1053,6 +1055,8 @@ class WideDeepOptions:
 class Metrics:
     """
     How good a model is.
+
+    auc and logloss (nats per row) over `rows` rows; unknown: field -> share of its values that are unknown, in [0, 1].
     """
     def __repr__(self) -> str: ...
     def to_dict(self) -> dict: ...
@@ -1293,6 +1297,10 @@ class TrainOptions:
 class EpochRecord:
     """
     What one epoch of training gave.
+
+    epoch counts from 1; train_loss is the mean logloss (plus teacher term) over its batches, without penalties;
+    valid_auc and valid_logloss come after it; learning_rate is that during it; seconds and rows_per_second are of
+    training alone.
     """
     def __repr__(self) -> str: ...
     def to_dict(self) -> dict: ...
@@ -1314,6 +1322,8 @@ class EpochRecord:
 class History:
     """
     The epochs of a training; the model has the weights of `best_epoch`.
+
+    epochs has an EpochRecord each; best_epoch counts from 1, as EpochRecord.epoch does: epochs[best_epoch - 1].
     """
     def __repr__(self) -> str: ...
     def to_dict(self) -> dict: ...
@@ -1328,6 +1338,9 @@ class History:
 class Progress:
     """
     Where a training is; `finished` is set once per epoch.
+
+    epoch counts from 1 to epochs; batch is how many of the epoch's batches are done; loss is the mean over the epoch so
+    far, refreshed now and then; finished is None, or after validation the EpochRecord of the epoch.
     """
     def __repr__(self) -> str: ...
     def to_dict(self) -> dict: ...
@@ -1456,6 +1469,11 @@ class Statistics:
 class LayerSummary:
     """
     What a plan does to one layer, or to one field of an embedding.
+
+    field is -1 for a linear layer; rows x columns are outputs x inputs, or ids x width; rank is the full one where `dense`.
+    kept_energy is the kept share of the output's variance, in [0, 1]; predicted_mse the mean squared distance of the
+    outputs; predicted_logloss the rise of the logloss, 0 where the statistics have no metric. Predictions are of method
+    "mimic" on the calibration rows, each layer given its original input. Parameters include wide weights.
     """
     def __repr__(self) -> str: ...
     def to_dict(self) -> dict: ...

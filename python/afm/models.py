@@ -229,6 +229,7 @@ def save_model(model: Model, path: str | PathLike[str]) -> None:
 
 
 def parameter_count(model: Model) -> int:
+    """Parameters, those of factors and packed integers included; buffers are not counted."""
     return _core.parameter_count(core_of(model))
 
 

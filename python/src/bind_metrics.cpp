@@ -29,8 +29,10 @@ EvaluateOptions options_of(int64_t batch_size, const py::object& on_progress) {
 }  // namespace
 
 void bind_metrics(py::module_& m) {
-  bind_record<Metrics>(m, "Metrics", "How good a model is.", entry("auc", &Metrics::auc),
-                       entry("logloss", &Metrics::logloss), entry("rows", &Metrics::rows),
+  bind_record<Metrics>(m, "Metrics", R"(How good a model is.
+
+auc and logloss (nats per row) over `rows` rows; unknown: field -> share of its values that are unknown, in [0, 1].)",
+                       entry("auc", &Metrics::auc), entry("logloss", &Metrics::logloss), entry("rows", &Metrics::rows),
                        entry("unknown", &Metrics::unknown));
   m.def(
       "auc",

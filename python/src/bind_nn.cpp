@@ -83,7 +83,9 @@ RankPlan plan_of_text(const std::string& json) {
 
 void bind_nn(py::module_& m) {
   bind_modules(m);
-  bind_record<GroupSize>(m, "GroupSize", "Parameters and bytes of one part of a model.",
+  bind_record<GroupSize>(m, "GroupSize", R"(Parameters and bytes of one part of a model.
+
+bytes are those of parameters and buffers in memory, integers packed; a model file adds its header.)",
                          entry("group", &GroupSize::group), entry("parameters", &GroupSize::parameters),
                          entry("bytes", &GroupSize::bytes));
   m.def(

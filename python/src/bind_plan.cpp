@@ -54,7 +54,12 @@ PlanOptions plan_options(const py::kwargs& keywords) {
 }
 
 void bind_plan_records(py::module_& m) {
-  bind_record<LayerSummary>(m, "LayerSummary", "What a plan does to one layer, or to one field of an embedding.",
+  bind_record<LayerSummary>(m, "LayerSummary", R"(What a plan does to one layer, or to one field of an embedding.
+
+field is -1 for a linear layer; rows x columns are outputs x inputs, or ids x width; rank is the full one where `dense`.
+kept_energy is the kept share of the output's variance, in [0, 1]; predicted_mse the mean squared distance of the
+outputs; predicted_logloss the rise of the logloss, 0 where the statistics have no metric. Predictions are of method
+"mimic" on the calibration rows, each layer given its original input. Parameters include wide weights.)",
                             entry("layer", &LayerSummary::layer), entry("field", &LayerSummary::field),
                             entry("rows", &LayerSummary::rows), entry("columns", &LayerSummary::columns),
                             entry("rank", &LayerSummary::rank), entry("dense", &LayerSummary::dense),

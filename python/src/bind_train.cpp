@@ -41,16 +41,26 @@ ManyProgressCallback many_callback_of(const py::object& on_progress) {
 }
 
 void bind_records(py::module_& m) {
-  bind_record<EpochRecord>(m, "EpochRecord", "What one epoch of training gave.", entry("epoch", &EpochRecord::epoch),
-                           entry("train_loss", &EpochRecord::train_loss), entry("valid_auc", &EpochRecord::valid_auc),
+  bind_record<EpochRecord>(m, "EpochRecord", R"(What one epoch of training gave.
+
+epoch counts from 1; train_loss is the mean logloss (plus teacher term) over its batches, without penalties;
+valid_auc and valid_logloss come after it; learning_rate is that during it; seconds and rows_per_second are of
+training alone.)",
+                           entry("epoch", &EpochRecord::epoch), entry("train_loss", &EpochRecord::train_loss),
+                           entry("valid_auc", &EpochRecord::valid_auc),
                            entry("valid_logloss", &EpochRecord::valid_logloss),
                            entry("learning_rate", &EpochRecord::learning_rate), entry("seconds", &EpochRecord::seconds),
                            entry("rows_per_second", &EpochRecord::rows_per_second));
-  bind_record<History>(m, "History", "The epochs of a training; the model has the weights of `best_epoch`.",
+  bind_record<History>(m, "History", R"(The epochs of a training; the model has the weights of `best_epoch`.
+
+epochs has an EpochRecord each; best_epoch counts from 1, as EpochRecord.epoch does: epochs[best_epoch - 1].)",
                        entry("epochs", &History::epochs), entry("best_epoch", &History::best_epoch),
                        entry("stopped_early", &History::stopped_early))
       .def("to_json", &history_to_json);
-  bind_record<KeptProgress>(m, "Progress", "Where a training is; `finished` is set once per epoch.",
+  bind_record<KeptProgress>(m, "Progress", R"(Where a training is; `finished` is set once per epoch.
+
+epoch counts from 1 to epochs; batch is how many of the epoch's batches are done; loss is the mean over the epoch so
+far, refreshed now and then; finished is None, or after validation the EpochRecord of the epoch.)",
                             entry("epoch", &KeptProgress::epoch), entry("epochs", &KeptProgress::epochs),
                             entry("batch", &KeptProgress::batch), entry("batches", &KeptProgress::batches),
                             entry("loss", &KeptProgress::loss), entry("learning_rate", &KeptProgress::learning_rate),
