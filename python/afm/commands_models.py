@@ -134,8 +134,9 @@ def compress(
     teacher: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="FILE",
             help="Whose logits to learn from while training on: base (if not given), none, or a model file; of several "
-            "the mean. Bases of other seeds make the best teacher."
+            "the mean. Bases of other seeds make the best teacher.",
         ),
     ] = None,
     settings: Settings = None,

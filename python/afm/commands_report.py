@@ -30,19 +30,27 @@ def report(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A model or training option of the base; may repeat."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=2, help="So many, from 1 on; their bases together are the teacher.")] = 4,
+    seeds: Annotated[
+        int, typer.Option(min=2, metavar="<int>", help="So many, from 1 on; their bases together are the teacher.")
+    ] = 4,
     ratios: Annotated[str, typer.Option(help="Budgets of parameters for ranks alone.")] = "5,10,20",
     times: Annotated[
         str, typer.Option("--bytes", help="Budgets of the model file's size, as times smaller.")
     ] = "18,32",
     teacher: Annotated[
         list[Path] | None,
-        typer.Option(help="Model file of any kind; may repeat. Their mean logit teaches, not that of the bases."),
+        typer.Option(
+            metavar="FILE", help="Model file of any kind; may repeat. Their mean logit teaches, not that of the bases."
+        ),
     ] = None,
-    extra_epochs: Annotated[int, typer.Option(min=1, help="Of every compressed model and of its controls.")] = 10,
-    only: Annotated[list[str] | None, typer.Option(help="Lines to run, by the start of their key; may repeat.")] = None,
+    extra_epochs: Annotated[
+        int, typer.Option(min=1, metavar="<int>", help="Of every compressed model and of its controls.")
+    ] = 10,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="Lines to run, by the start of their key; may repeat.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, metavar="<int>", help="Runs at the same time.")] = 1,
 ) -> None:
     """Hold small models against base and controls.
 
@@ -71,6 +79,7 @@ def report(
         device=device,
         teachers=tuple(str(path) for path in teacher or ()),
     )
+    check_only(chosen, only or [])
     output.mkdir(parents=True, exist_ok=True)
     check_same_study(chosen, output / "study.json")
     results = run_all(chosen, output, only or [], jobs)
@@ -87,6 +96,14 @@ def numbers(option: str, text: str) -> tuple[float, ...]:
     if any(not value > 1 for value in values):
         raise ValueError(f"{option} must be numbers above 1, got {text!r}")
     return values
+
+
+def check_only(settings: Settings, only: list[str]) -> None:
+    """Before bases are trained: a start that no line has would leave an empty report."""
+    keys = [variant.key for variant in variants(settings)]
+    for start in only:
+        if not any(key.startswith(start) for key in keys):
+            raise ValueError(f"--only: no line has a key that starts with {start!r}; the keys are: {', '.join(keys)}")
 
 
 def changed(options: afm.TrainOptions) -> dict:

@@ -285,6 +285,7 @@ WRONG = {
     "prepare clicks.csv --out d --schema clicks.csv": "clicks.csv",
     "prepare clicks.csv --out d --split 0:1:1": "--split must be three whole numbers such as 8:1:1",
     "prepare clicks.csv --out d --ignore colour": "clicks.csv has no column 'colour' to ignore",
+    "report clicks --out r --only contrl": "no line has a key that starts with 'contrl'; the keys are: base-judged",
     "synth t.csv --rows 0": "Invalid value for '--rows'",
     "synth t.xlsx": "the output must end in .csv or .tsv, got 't.xlsx'",
     "quickstart --ratio 0.5": "--ratio must be above 1, got 0.5",

@@ -26,6 +26,7 @@ def test_help_fits_a_terminal_and_names_every_option(capsys: pytest.CaptureFixtu
     text = capsys.readouterr().out
     assert max(len(line) for line in text.splitlines()) <= 80
     assert "..." not in text.replace("[ARGS]...", "")  # no sentence is cut
+    assert "<list[" not in text and " range>" not in text  # types of a person, not of Python
     if command == "train":
         for options in (afm.DeepFMOptions, afm.DCNOptions, afm.TrainOptions):
             for field in options.fields():
