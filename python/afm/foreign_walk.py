@@ -30,6 +30,8 @@ class ModelLayers:
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The user's model inside of DataParallel and torch.compile wrappers."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             model = model.module

@@ -140,6 +140,8 @@ def test_bad_options_are_refused(ids):
         afm.compress(model, [ids], ratio=2, basis="none at all")
     with pytest.raises(TypeError, match="an iterable of batches, got a Tensor; put one into a list"):
         afm.compress(model, ids, ratio=2)
+    with pytest.raises(TypeError, match="the model must be a torch.nn.Module, got str"):
+        afm.compress("model.pt", [ids], ratio=2)
     with pytest.raises(ValueError, match="they are in the plan"):
         afm.compress(model, [ids], plan={"tower.0": 2}, basis="shared")
     with pytest.raises(TypeError, match="a sequence of names, got the string 'tower'"):
