@@ -20,9 +20,10 @@ void put(Batch& target, const at::Tensor& places, const Batch& rows) {
 /// A table, a file of a dataset or some other folder, given for a dataset folder.
 void check_is_dataset(const std::filesystem::path& folder) {
   std::error_code error;  // no permission: for read_schema to say
-  if (std::filesystem::exists(folder / "schema.json", error) || error || !std::filesystem::exists(folder)) return;
-  fail<DataError>("'{}' is no dataset folder: it has no schema.json; afm prepare makes one of a table",
-                  folder.string());
+  const auto schema = folder / "schema.json";
+  if (std::filesystem::exists(schema, error) || error || !std::filesystem::exists(folder)) return;
+  fail<DataError>("'{}' is no dataset folder, as afm prepare makes one of a table: {} is missing", folder.string(),
+                  schema.string());
 }
 
 }  // namespace

@@ -248,7 +248,7 @@ WRONG = {
     "train clicks --out clicks": "--out must be a file, got the folder 'clicks'",
     "train clicks --out m --teacher absent": "cannot read 'absent': No such file or directory",
     "train absent --out m": "cannot read 'absent/schema.json': No such file or directory",
-    "train clicks.csv --out m": "'clicks.csv' is no dataset folder: it has no schema.json; afm prepare",
+    "train clicks.csv --out m": "'clicks.csv' is no dataset folder, as afm prepare makes one",
     "train . --out m": "'.' is no dataset folder",
     "compress base.safetensors clicks --out m": "exactly one of --smaller, --ratio, --bytes, --energy and --plan",
     "compress base.safetensors clicks --out m --ratio 2 --energy 0.9": "must be given, got ratio, energy",

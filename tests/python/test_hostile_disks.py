@@ -21,7 +21,7 @@ WRITERS = [
     f"{TRAIN} --set epochs=2 --out base.safetensors",
     f"{TRAIN} --set epochs=2 --out fresh.safetensors",
     "compress base.safetensors clicks --ratio 1.3 --epochs 1 --out small.safetensors",
-    "compress base.safetensors clicks --ratio 1.3 --epochs 0 --out base.safetensors",
+    "compress base.safetensors clicks --ratio 1.3 --epochs 0 --out packed.safetensors",
     "prepare clicks.csv --out clicks",
     "prepare clicks.csv --out fresh",
     "synth clicks.csv --rows 200",
