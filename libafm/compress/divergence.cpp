@@ -11,8 +11,8 @@ namespace afm {
 
 at::Tensor divergence(const at::Tensor& before, const at::Tensor& after) {
   const at::Tensor s = before.to(at::kDouble), t = after.to(at::kDouble);
-  const auto term = [](const at::Tensor& s, const at::Tensor& t) {
-    return s.sigmoid() * (at::log_sigmoid(s) - at::log_sigmoid(t));
+  const auto term = [](const at::Tensor& a, const at::Tensor& b) {
+    return a.sigmoid() * (at::log_sigmoid(a) - at::log_sigmoid(b));
   };
   return term(s, t) + term(-s, -t);
 }
