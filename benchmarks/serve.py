@@ -342,7 +342,7 @@ def main() -> None:
         loaded = {name: load() for name, load in engines(folder, arguments.scorer).items()}
         check_agreement(loaded)
         ratios(table(loaded, True, arguments.rounds, arguments.seconds))
-        table(loaded, False, 1, arguments.seconds)
+        table(loaded, False, arguments.rounds, arguments.seconds)
         empty_call(loaded, arguments.seconds)
         throughput(loaded, 4 * arguments.seconds)
         loads(folder, arguments.scorer)
