@@ -85,8 +85,17 @@ def compress_model(
 ) -> tuple[afm.Model, Used]:
     """Statistics over the training rows, ranks, factors. Returns the smaller model; `model` stays as it is."""
     everything = budget.smaller is not None
+    if everything and file_bytes(model) < budget.smaller:
+        raise ValueError(
+            f"--smaller must be below the {file_bytes(model):,} bytes of the model file, got {budget.smaller:g}"
+        )
     if statistics_file is not None and statistics_file.exists():
         statistics = afm.Statistics.load(str(statistics_file))
+        if everything and not statistics.has_metric:
+            raise afm.DataError(
+                f"{statistics_file} holds statistics without the metric of the loss, which --smaller plans by; "
+                "give it another file to write"
+            )
     else:
         statistics = afm.collect_statistics(
             model, train_set, max_rows=rows, whole_training_set=rows == 0, metric=everything, input_moments=everything
