@@ -70,7 +70,8 @@ TEST_CASE("a dataset of another schema or of one class is refused") {
 }
 
 Comparison example() {
-  return {{{0.9812345, 0.15, 1000}, 800, 3200, 2.0}, {{0.98, 0.16, 1000}, 200, 900, 0.5}, 1.5e-3, 2.5e-6, 0.0125};
+  return {
+      {{0.9812345, 0.15, 1000, {}}, 800, 3200, 2.0}, {{0.98, 0.16, 1000, {}}, 200, 900, 0.5}, 1.5e-3, 2.5e-6, 0.0125};
 }
 
 TEST_CASE("a comparison as JSON holds every number") {
