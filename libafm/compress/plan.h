@@ -109,9 +109,9 @@ PlanSize planned_size(torch::nn::Module& model, const Statistics& statistics, co
 int64_t planned_parameters(const Statistics& statistics, const RankPlan& plan);  // planned_size().parameters
 
 // Predicted rise of the logloss on the calibration rows, for FactorMethod::kMimic in the metric: the sum over all
-// layers and fields, each with its original input and as if the gradient behind it did not depend on its error. Integers
-// (predicted_change() is for these) and FactorActivation::kRelu are not counted. Throws as planned_size(), and without a
-// metric.
+// layers and fields, each with its original input and as if the gradient behind it did not depend on its error.
+// Integers (predicted_change() is for these) and FactorActivation::kRelu are not counted. Throws as planned_size(), and
+// without a metric.
 double predicted_logloss(const Statistics& statistics, const RankPlan& plan, double metric_eps = kMetricEps);
 // With what fewer units of `model` lose.
 double predicted_logloss(torch::nn::Module& model, const Statistics& statistics, const RankPlan& plan,
