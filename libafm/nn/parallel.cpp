@@ -13,23 +13,21 @@
 namespace afm::nn {
 namespace {
 
-// ThreadSanitizer cannot see how LibTorch's OpenMP, which is not compiled for it, starts and joins threads: these two
-// tell it, so that it finds the races of the tasks themselves.
-class ForkAndJoin {
- public:
+// ThreadSanitizer cannot see how LibTorch's OpenMP, which is not compiled for it, starts and joins threads: these tell
+// it, so that it finds the races of the tasks themselves. One place for all loops: a thread that would look for its own
+// loop's reads what the loop's start wrote.
 #ifdef __SANITIZE_THREAD__
-  ForkAndJoin() { __tsan_release(&fork_); }
-  ~ForkAndJoin() { __tsan_acquire(&join_); }
-  void begin() { __tsan_acquire(&fork_); }
-  void end() { __tsan_release(&join_); }
-
- private:
-  char fork_ = 0, join_ = 0;
+char fork_place, join_place;
+void announce_fork() { __tsan_release(&fork_place); }
+void after_fork() { __tsan_acquire(&fork_place); }
+void before_join() { __tsan_release(&join_place); }
+void after_join() { __tsan_acquire(&join_place); }
 #else
-  void begin() {}
-  void end() {}
+void announce_fork() {}
+void after_fork() {}
+void before_join() {}
+void after_join() {}
 #endif
-};
 
 }  // namespace
 
@@ -43,14 +41,15 @@ void parallel_for_each(int64_t count, c10::function_ref<void(int64_t)> work) {
     return;
   }
   const at::Tensor numbers = at::arange(count, at::kLong);
-  ForkAndJoin threads;
-  at::TensorIterator::borrowing_nullary_op(numbers).for_each(
-      [&](char** data, const int64_t* strides, int64_t size) {
-        threads.begin();
-        for (int64_t i = 0; i < size; ++i) work(*reinterpret_cast<const int64_t*>(data[0] + i * strides[0]));
-        threads.end();
-      },
-      /*grain_size=*/1);
+  // With two sizes, although there is one row: a loop of one size is wrapped in another, which ThreadSanitizer sees.
+  const auto loop = [&](char** data, const int64_t* strides, int64_t size, int64_t rows) {
+    after_fork();
+    for (int64_t i = 0; i < size * rows; ++i) work(*reinterpret_cast<const int64_t*>(data[0] + i * strides[0]));
+    before_join();
+  };
+  announce_fork();
+  at::TensorIterator::borrowing_nullary_op(numbers).for_each(loop, /*grain_size=*/1);
+  after_join();
 }
 
 void parallel_for_pieces(int64_t count, int64_t size, c10::function_ref<void(int64_t begin, int64_t end)> work) {
