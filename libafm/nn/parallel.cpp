@@ -29,6 +29,12 @@ void before_join() {}
 void after_join() {}
 #endif
 
+// Also when a task throws.
+template <void (*call)()>
+struct AtEnd {
+  ~AtEnd() { call(); }
+};
+
 }  // namespace
 
 // Note [Threads of LibTorch]
@@ -44,12 +50,12 @@ void parallel_for_each(int64_t count, c10::function_ref<void(int64_t)> work) {
   // With two sizes, although there is one row: a loop of one size is wrapped in another, which ThreadSanitizer sees.
   const auto loop = [&](char** data, const int64_t* strides, int64_t size, int64_t rows) {
     after_fork();
+    const AtEnd<before_join> end;
     for (int64_t i = 0; i < size * rows; ++i) work(*reinterpret_cast<const int64_t*>(data[0] + i * strides[0]));
-    before_join();
   };
+  const AtEnd<after_join> end;
   announce_fork();
   at::TensorIterator::borrowing_nullary_op(numbers).for_each(loop, /*grain_size=*/1);
-  after_join();
 }
 
 void parallel_for_pieces(int64_t count, int64_t size, c10::function_ref<void(int64_t begin, int64_t end)> work) {
