@@ -17,7 +17,6 @@ from .console import out, print_json, print_table, say
 from .fitting import as_dict, fit, fit_seeds, output_of, print_seeds, seeds_of, unchanged
 from .recipe import finished
 from .settings import add_settings_help, apply_settings
-from .statistics_check import check_are_of
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Folder = Annotated[Path, typer.Argument(help="Dataset folder, as `afm prepare` writes it.")]
@@ -176,8 +175,6 @@ def compress(
     apply_settings(settings or [], options)
     guides = teachers_of(teacher or ["base"], model)
     train_set, valid_set = afm.Dataset.open(folder, "train"), afm.Dataset.open(folder, "valid")
-    if statistics is not None and statistics.exists():
-        check_are_of(model, afm.Statistics.load(statistics), statistics)
     say(f"compress: statistics of {base.name}")
     small, used = compress_model(model, train_set, budget, method=method, rows=rows, statistics_file=statistics)
     afm.write_plan(output.with_suffix(".plan.json"), used.plan)

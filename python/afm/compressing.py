@@ -9,6 +9,7 @@ import afm
 
 from .prediction import Prediction, predict_rise
 from .recipe import Recipe, file_bytes, shrink_to_file
+from .statistics_check import check_are_of
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def compress_model(
         )
     if statistics_file is not None and statistics_file.exists():
         statistics = afm.Statistics.load(str(statistics_file))
+        check_are_of(model, statistics, statistics_file)
         if everything and not statistics.has_metric:
             raise afm.DataError(
                 f"{statistics_file} holds statistics without the metric of the loss, which --smaller plans by; "
