@@ -7,8 +7,7 @@ DeepFM at two shapes, ids generated in memory, batch 4096, seeds 1 to 8. criteo:
 400-400-400 without batch norm, row-wise Adagrad; frappe: 10 fields of 5,382 values, width 10, 400-400-400 with batch
 norm and dropout, Adam on everything. Seconds are those of whole trainings, with all that a run does at its start and
 validation after each epoch, but not the making of the models; medians of --rounds, each of which runs every line once
-after one training that is not counted. On a GPU with a recorded step, and once without: what train() does unless told
-to.
+after one training that is not counted. On a GPU with a recorded step, and once without.
 """
 
 from __future__ import annotations
@@ -82,11 +81,15 @@ def lines_of(case: Case) -> dict[str, Callable[[list[afm.Model]], list[float]]]:
     if case.device == "cpu":
         return {"one after the other": case.one_by_one, "at once": case.at_once}
     lines = {}
-    for precision in ("bf16", "tf32"):
-        recorded = {"cuda_graph": True, "precision": precision}
-        lines[f"one after the other, {precision}"] = lambda models, o=recorded: case.one_by_one(models, **o)
-        lines[f"at once, {precision}"] = lambda models, o=recorded: case.at_once(models, **o)
-    plain = {"precision": "bf16"}
+    forms = {
+        "bf16": {"precision": "bf16"},
+        "bf16, atomics": {"precision": "bf16", "deterministic": False},
+        "tf32": {"precision": "tf32"},
+    }
+    for name, options in forms.items():
+        lines[f"one after the other, {name}"] = lambda models, o=options: case.one_by_one(models, **o)
+        lines[f"at once, {name}"] = lambda models, o=options: case.at_once(models, **o)
+    plain = {"precision": "bf16", "cuda_graph": False}
     lines["one after the other, bf16, steps not recorded"] = lambda models: case.one_by_one(models, **plain)
     return lines
 

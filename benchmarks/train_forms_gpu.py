@@ -59,7 +59,6 @@ def seconds_of(model: afm.Model, rows: afm.Dataset, valid: afm.Dataset, batch: i
         batch_size=batch,
         device="cuda",
         precision="bf16",
-        cuda_graph=True,
         schedule="constant",
         epochs=4,
         patience=0,

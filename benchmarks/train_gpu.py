@@ -106,7 +106,7 @@ def afm_seconds(model, train_set, valid_set, batch: int, **options) -> float:
         device="cuda",
         schedule="constant",
         patience=0,
-        **{"epochs": 6, "cuda_graph": True, "optimizer": "adagrad", **options},
+        **{"epochs": 6, "optimizer": "adagrad", **options},
     )
     steps = -(-len(train_set) // batch)
     return statistics.median(epoch.seconds for epoch in history.epochs[1:]) / steps
@@ -206,11 +206,13 @@ def measure(rows: int, batches: list[int], count: int, table: Table, every: bool
         variants = {
             "libafm bf16": {"precision": "bf16"},
             "libafm tf32": {"precision": "tf32"},
+            "libafm bf16, atomics": {"precision": "bf16", "deterministic": False},
             "libafm bf16, Adam": {"precision": "bf16", "optimizer": "adam"},
+            "libafm bf16, Adam, atomics": {"precision": "bf16", "optimizer": "adam", "deterministic": False},
             "libafm bf16, no graph": {"precision": "bf16", "cuda_graph": False, "epochs": 2},
         }
         for name, options in variants.items():
-            if not every and name not in ("libafm bf16", "libafm bf16, Adam"):
+            if not every and ("tf32" in name or "graph" in name):
                 continue
             seconds = attempt(name, lambda o=options, b=batch: afm_seconds(model, train_set, valid_set, b, **o))
             if seconds:
@@ -230,7 +232,7 @@ def measure(rows: int, batches: list[int], count: int, table: Table, every: bool
             measure_libraries(cardinalities, host, batch, python, table, stock)
 
 
-def profile(rows: int, batch: int, count: int, kind: str) -> None:
+def profile(rows: int, batch: int, count: int, kind: str, **options) -> None:
     """Kernels of our step, by their share of the time."""
     cardinalities = cardinalities_of(rows)
     ids, labels = clicks(cardinalities, count)
@@ -240,7 +242,7 @@ def profile(rows: int, batch: int, count: int, kind: str) -> None:
     model = MODELS[kind](schema, embedding_dim=DIM, hidden=HIDDEN, batch_norm=False)
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities, acc_events=True) as found:
-        afm_seconds(model, train_set, valid_set, batch, epochs=2, precision="bf16")
+        afm_seconds(model, train_set, valid_set, batch, epochs=2, precision="bf16", **options)
     steps = 2 * -(-len(train_set) // batch)
     kernels = [
         e
@@ -248,7 +250,10 @@ def profile(rows: int, batch: int, count: int, kind: str) -> None:
         if e.self_device_time_total > 0 and e.device_type.name == "CUDA" and "HtoD" not in e.key
     ]
     total = sum(e.self_device_time_total for e in kernels)
-    print(f"\nkernels of {kind} at batch {batch:,}: {total / steps:.0f} us a step, mean of {steps} with validation")
+    how = ", atomics" if options else ""
+    print(
+        f"\nkernels of {kind}{how} at batch {batch:,}: {total / steps:.0f} us a step, mean of {steps} with validation"
+    )
     for event in sorted(kernels, key=lambda e: -e.self_device_time_total)[:24]:
         name = event.key.replace("at::native::", "").replace("(anonymous namespace)::", "")
         print(f"{event.self_device_time_total / steps:8.1f} us {event.count / steps:6.2f}x  {name[:90]}")
@@ -276,7 +281,8 @@ def main() -> None:
         if place > 0 or not arguments.profile:
             continue
         for kind, batch in itertools.product(arguments.profile, arguments.batches):
-            attempt("profile", lambda rows=int(rows), b=batch, k=kind: profile(rows, b, 16 * b, k))
+            for options in ({}, {"deterministic": False}):
+                attempt("profile", lambda rows=int(rows), b=batch, k=kind, o=options: profile(rows, b, 16 * b, k, **o))
 
 
 if __name__ == "__main__":

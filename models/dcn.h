@@ -52,6 +52,7 @@ class DCNImpl : public Model {
   std::string_view kind() const override { return "dcn"; }
   std::string options_json() const override;
   std::shared_ptr<Model> rebuild(std::string_view options_json, const RankPlan& plan) const override;
+  bool repeats_itself() const override { return true; }
   FoldResult folded() const override;
 
   DCNOptions options;

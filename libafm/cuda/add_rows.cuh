@@ -3,6 +3,7 @@
 // Private: adds up the gradients of a batch row by row, see Note [Deterministic rows], and hands each row's sum to a
 // writer: RowWriter (row_writer.cuh) or AdamRowWriter (lazy_rows.cuh).
 
+#include "libafm/cuda/place_gradients.cuh"
 #include "libafm/cuda/row_writer.cuh"
 #include "libafm/cuda/shapes.cuh"
 #include "libafm/cuda/table.h"
@@ -25,11 +26,6 @@ constexpr uint8_t kThrough = 2;   // one run, from the block before to the next
 int64_t stretch_of(int64_t places) { return places < kSmallBatch ? 8 : 64; }
 
 int64_t block_places(int64_t places, int lanes) { return kRowThreads / lanes * stretch_of(places); }
-
-// What may be read in vectors.
-struct Aligned {
-  bool input, sums;
-};
 
 // The gradients of a few places, and the rows that begin a run there, loaded before any is used.
 template <typename Writer, typename In, int kCount>
@@ -57,25 +53,9 @@ struct Places {
       if (begin + u >= end) continue;
       starts[u] = u == 0 ? none || row[0] != before : row[u] != row[u - 1];
       if (starts[u]) writer.read(row[u], state[u]);
-      load_place(table, task, aligned, code[u], sums[u]);
+      const uint32_t sample = code[u] >> task.code.field_bits, field = code[u] & ((1U << task.code.field_bits) - 1);
+      load_place<In>(table, task, aligned, sample, static_cast<int>(field), threadIdx.x % kLanes * kColumns, sums[u]);
     }
-  }
-
- private:
-  __device__ void load_place(const Table& table, const RowGradients& task, Aligned aligned, uint32_t code,
-                             Sums<kColumns>& to) const {
-    const int d = threadIdx.x % kLanes * kColumns;
-    const uint32_t sample = code >> task.code.field_bits, field = code & ((1U << task.code.field_bits) - 1);
-    if (task.score != nullptr) to.score = task.score[sample];
-    if (task.input != nullptr) {
-      const In* input = static_cast<const In*>(task.input) + sample * task.input_stride + field * table.dim;
-      load_values<kColumns>(input, d, table.dim, aligned.input, to.values);
-    }
-    if (task.sums == nullptr) return;
-    float sum[kColumns] = {};
-    load_values<kColumns>(task.sums + static_cast<int64_t>(sample) * table.dim, d, table.dim, aligned.sums, sum);
-#pragma unroll
-    for (int c = 0; c < kColumns; ++c) to.values[c] += to.score * sum[c];
   }
 };
 
@@ -273,17 +253,6 @@ Rest rest_in(void* scratch, int64_t blocks, int dim) {
   rest.tail_rows = reinterpret_cast<uint32_t*>(floats + 2 * blocks * (dim + 1));
   rest.flags = reinterpret_cast<uint8_t*>(rest.tail_rows + blocks);
   return rest;
-}
-
-bool is_aligned(const void* pointer, int values, Element element) {
-  const int bytes = element == Element::kFloat ? 4 : 2;
-  return reinterpret_cast<uintptr_t>(pointer) % static_cast<uintptr_t>(values * bytes) == 0;
-}
-
-Aligned aligned_parts(const Table& table, const RowGradients& task) {
-  const bool fours = table.dim % 4 == 0;
-  return {fours && task.input_stride % 4 == 0 && is_aligned(task.input, 4, task.element),
-          fours && is_aligned(task.sums, 4, Element::kFloat)};
 }
 
 template <template <int, int> typename Writer>

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "libafm/cuda/row_slots.h"
 #include "libafm/cuda/status.h"
 #include "libafm/cuda/table.h"
 #include "libafm/train/missed_steps.h"
@@ -48,6 +49,7 @@ Status lookup_lazily(const Table& table, const Lookup& task, const LazyAdam& ada
 // A step: begin_step(), then step_adam_rows() or step_adam_table(), then end_step().
 Status begin_step(const AdamHistory& history, const float* rate, Stream stream);
 Status step_adam_rows(const Table& table, const RowGradients& task, const LazyAdam& adam, Stream stream);
+Status step_adam_rows(const Table& table, const RowSlots& slots, bool interaction, const LazyAdam& adam, Stream stream);
 // Every row, by a gradient of the whole table [N, stride]; null: zero.
 Status step_adam_table(const Table& table, const float* gradient, const LazyAdam& adam, Stream stream);
 // `with_sums`: of missed steps, which L2 has no use for.

@@ -39,10 +39,9 @@ __global__ void __launch_bounds__(kLookupThreads)
     int behind = steps;
     if (own < table.fields) {
       row = row_of(table, task, sample, own);
-      if (task.rows != nullptr) {
-        task.rows[sample * table.fields + own] = static_cast<uint32_t>(row);
-        task.places[sample * table.fields + own] = static_cast<uint32_t>(sample << task.code.field_bits | own);
-      }
+      const int64_t place = sample * table.fields + own;
+      if (task.rows != nullptr) task.rows[place] = static_cast<uint32_t>(row);
+      if (task.places != nullptr) task.places[place] = static_cast<uint32_t>(sample << task.code.field_bits | own);
       if (kLazy) behind = adam.behind[row];
       if (table.stride > table.dim) {
         const int64_t at = row * table.stride + table.dim;

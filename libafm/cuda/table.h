@@ -46,7 +46,7 @@ struct Lookup {
   bool interaction;  // without: the wide weights alone
   float* sums;       // [B, D] sum_f e_f; null: not wanted
   uint32_t* rows;    // [B, F] row of each place; null: not wanted
-  uint32_t* places;  // [B, F] its code; null with `rows`
+  uint32_t* places;  // [B, F] its code; null: not wanted
   PlaceCode code;
   int64_t* wrong;  // ids out of range, added up; null: not counted
 };
@@ -59,6 +59,7 @@ Status sort_rows(const uint32_t* rows, const uint32_t* codes, int64_t places, in
                  size_t scratch_bytes, uint32_t* sorted_rows, uint32_t* sorted_places, Stream stream);
 
 struct RowGradients {
+  const uint32_t* rows;           // [B, F] of Lookup; null where they are sorted
   const uint32_t* sorted_rows;    // [B F]
   const uint32_t* sorted_places;  // [B F]
   PlaceCode code;

@@ -15,6 +15,7 @@ namespace afm::nn {
 // The gradients of one batch, place by place [b, f], not yet added up by row: an optimizer does that within its step.
 struct DeviceRowGradients {
   int64_t batch = 0;                                // B
+  at::Tensor rows = {};                             // [B F] int32 (unsigned) of each place; undefined: they are sorted
   at::Tensor sorted_rows = {}, sorted_places = {};  // [B F] int32: rows, and codes of the places (unsigned)
   at::Tensor input;  // [B, F D + Q] gradient of EmbeddingFeatures::input; undefined: zero
   at::Tensor score;  // [B] gradient of the score; undefined: zero
@@ -32,9 +33,17 @@ struct DeviceLazyAdam {
   double l2 = 0.0;
 };
 
+// Where gradients are added up by atomics, in another order each time (libafm/cuda/row_slots.h).
+struct DeviceRowSlots {
+  at::Tensor slot_of = {};             // [N] int32
+  at::Tensor row_of = {}, count = {};  // [capacity], [1] int32
+  at::Tensor sums = {}, scores = {};   // [capacity, width], [capacity]
+};
+
 // What backward passes leave for who trains the table, and what lookups must know of him.
 struct DeviceRowInbox {
   std::vector<DeviceRowGradients> parts;
+  bool sorted = true;  // whether he wants the places sorted
   std::optional<DeviceLazyAdam> lazy;
 };
 
@@ -49,14 +58,15 @@ struct DeviceAdagradStep {
   at::Tensor rate = {};     // [1] float32
   double scale = 1.0, l2 = 0.0, epsilon = 1e-8;
 };
+// `slots` serve rows that are not sorted, and grow with their batch.
 void step_adagrad(const EmbeddingLayout& layout, const at::Tensor& table, const DeviceRowGradients& rows,
-                  const DeviceAdagradStep& step);
+                  DeviceRowSlots& slots, const DeviceAdagradStep& step);
 
 // capacity: steps that it can put off before catch_up().
 DeviceLazyAdam fresh_lazy_adam(const EmbeddingLayout& layout, const at::Tensor& table, int64_t capacity, double l2);
 // One step; rate: [1] float32.
 void step_lazy_adam(const EmbeddingLayout& layout, const at::Tensor& table, const DeviceRowGradients& rows,
-                    const DeviceLazyAdam& adam, const at::Tensor& rate);
+                    DeviceRowSlots& slots, const DeviceLazyAdam& adam, const at::Tensor& rate);
 void step_lazy_adam(const EmbeddingLayout& layout, const at::Tensor& table, const at::Tensor& gradient,
                     const DeviceLazyAdam& adam, const at::Tensor& rate);  // of the whole table
 // A step that reaches no row now.

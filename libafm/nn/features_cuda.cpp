@@ -73,10 +73,11 @@ struct FeatureTask {
 
 // Lets the graph keep what its backward pass needs.
 struct FeatureCapsule : torch::CustomClassHolder {
-  FeatureCapsule(FeatureTask held, std::unique_ptr<SortedPlaces> order, int64_t rows)
-      : task(std::move(held)), sorted(std::move(order)), batch(rows) {}
+  FeatureCapsule(FeatureTask held, std::unique_ptr<SortedPlaces> order, at::Tensor read, int64_t size)
+      : task(std::move(held)), sorted(std::move(order)), rows(std::move(read)), batch(size) {}
   FeatureTask task;
-  std::unique_ptr<SortedPlaces> sorted;  // null without a gradient
+  std::unique_ptr<SortedPlaces> sorted;  // null without a gradient, or where `rows` are wanted as they are
+  at::Tensor rows;                       // [B F]
   int64_t batch;
 };
 
@@ -95,7 +96,8 @@ struct FeatureFunction : torch::autograd::Function<FeatureFunction> {
     const at::Tensor score = empty_if(layout.wide || task.interaction, {batch}, at::kFloat);
     const at::Tensor sums = empty_if(task.trains && task.interaction, {batch, layout.dim}, at::kFloat);
     const at::Tensor rows = empty_if(task.trains, {batch * fields}, at::kInt);
-    const at::Tensor places = empty_if(task.trains, {batch * fields}, at::kInt);
+    const bool sorts = task.trains && (!task.inbox || task.inbox->sorted);
+    const at::Tensor places = empty_if(sorts, {batch * fields}, at::kInt);
     const at::Tensor wrong = task.check_ids ? at::zeros({1}, options.dtype(at::kLong)) : at::Tensor();
     const cuda::Lookup lookup{.ids = ids.const_data_ptr<int32_t>(),
                               .batch = batch,
@@ -117,9 +119,9 @@ struct FeatureFunction : torch::autograd::Function<FeatureFunction> {
     if (wrong.defined() && wrong.item<int64_t>() > 0) fail_id(layout, ids);
 
     context->set_materialize_grads(false);
-    auto sorted = task.trains ? std::make_unique<SortedPlaces>(rows, places, layout.rows) : nullptr;
-    context->saved_data["task"] =
-        c10::IValue::make_capsule(c10::make_intrusive<FeatureCapsule>(task, std::move(sorted), batch));
+    auto sorted = sorts ? std::make_unique<SortedPlaces>(rows, places, layout.rows) : nullptr;
+    context->saved_data["task"] = c10::IValue::make_capsule(
+        c10::make_intrusive<FeatureCapsule>(task, std::move(sorted), sorts ? at::Tensor() : rows, batch));
     context->save_for_backward({table, sums});
     return score.defined() ? variable_list{input, score} : variable_list{input};
   }
@@ -140,7 +142,7 @@ struct FeatureFunction : torch::autograd::Function<FeatureFunction> {
                                  .sums = saved[1]};
     // Without a gradient of the score the sums have no share in it.
     if (!gradients.score.defined()) gradients.sums = at::Tensor();
-    kept.sorted->give(gradients);
+    kept.sorted ? kept.sorted->give(gradients) : void(gradients.rows = kept.rows);
     at::Tensor gradient;
     if (task.inbox) {
       task.inbox->parts.push_back(std::move(gradients));

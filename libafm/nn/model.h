@@ -46,6 +46,10 @@ class Model : public torch::nn::Module {
   // The same with the options that it has.
   std::shared_ptr<Model> build_like(const RankPlan& plan) const { return rebuild(options_json(), plan); }
 
+  // Whether forward() does the same work on the device for every batch of one size, and nothing elsewhere that another
+  // batch would need again: then a training step on a GPU can be recorded and repeated (TrainOptions::cuda_graph).
+  virtual bool repeats_itself() const { return false; }
+
   // The model with the basis and offset of its embedding folded into what reads them; see fold(). By default a copy,
   // with a refusal.
   virtual FoldResult folded() const;

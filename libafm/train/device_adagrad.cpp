@@ -12,12 +12,13 @@ namespace {
 
 class DeviceAdagrad final : public Optimizer {
  public:
-  DeviceAdagrad(nn::EmbeddingImpl& embedding, const std::string& name, double l2, double scale)
+  DeviceAdagrad(nn::EmbeddingImpl& embedding, const std::string& name, double l2, double scale, bool deterministic)
       : embedding_(embedding),
         whole_(embedding, name, l2, scale),
         rate_(at::empty({1}, embedding.weight.options())),
         inbox_(std::make_shared<nn::DeviceRowInbox>()),
         step_{.squares = whole_.state().at(name + ".sum"), .scale = scale, .l2 = l2} {
+    inbox_->sorted = deterministic;
     embedding_.set_device_rows(inbox_);
   }
   ~DeviceAdagrad() override { embedding_.set_device_rows(nullptr); }
@@ -34,7 +35,7 @@ class DeviceAdagrad final : public Optimizer {
     }
     if (!given_rate_.defined()) rate_.fill_(learning_rate);
     step_.rate = given_rate_.defined() ? given_rate_ : rate_;
-    nn::step_adagrad(embedding_.layout(), weight, parts[0], step_);
+    nn::step_adagrad(embedding_.layout(), weight, parts[0], slots_, step_);
   }
 
   bool read_rate_from(const at::Tensor& rate) override {
@@ -60,15 +61,16 @@ class DeviceAdagrad final : public Optimizer {
   RowAdagrad whole_;
   at::Tensor rate_, given_rate_;
   std::shared_ptr<nn::DeviceRowInbox> inbox_;
+  nn::DeviceRowSlots slots_;
   nn::DeviceAdagradStep step_;
 };
 
 }  // namespace
 
 std::unique_ptr<Optimizer> device_adagrad(nn::EmbeddingImpl& embedding, const std::string& name, double l2,
-                                          double scale) {
+                                          double scale, bool deterministic) {
   if (!nn::serves_features(embedding)) return nullptr;
-  return std::make_unique<DeviceAdagrad>(embedding, name, l2, scale);
+  return std::make_unique<DeviceAdagrad>(embedding, name, l2, scale, deterministic);
 }
 
 }  // namespace afm

@@ -11,8 +11,8 @@
 
 namespace afm {
 
-// Options and state as RowAdagrad. Null where the embedding has no features().
+// Options and state as RowAdagrad; `deterministic` as in TrainOptions. Null where the embedding has no features().
 std::unique_ptr<Optimizer> device_adagrad(nn::EmbeddingImpl& embedding, const std::string& name, double l2,
-                                          double scale);
+                                          double scale, bool deterministic);
 
 }  // namespace afm

@@ -16,13 +16,14 @@ constexpr int64_t kMostBehind = 4096, kMostBehindWithL2 = 512;
 
 class DeviceLazyAdam final : public Optimizer {
  public:
-  DeviceLazyAdam(nn::EmbeddingImpl& embedding, std::string name, double l2)
+  DeviceLazyAdam(nn::EmbeddingImpl& embedding, std::string name, double l2, bool deterministic)
       : embedding_(embedding),
         name_(std::move(name)),
         rate_(at::empty({1}, embedding.weight.options().requires_grad(false))),
         inbox_(std::make_shared<nn::DeviceRowInbox>()) {
     const at::NoGradGuard no_grad;
     inbox_->lazy = nn::fresh_lazy_adam(embedding.layout(), embedding.weight, most_behind(l2), l2);
+    inbox_->sorted = deterministic;
     embedding_.set_device_rows(inbox_);
   }
   ~DeviceLazyAdam() override { embedding_.set_device_rows(nullptr); }
@@ -33,7 +34,7 @@ class DeviceLazyAdam final : public Optimizer {
     const at::Tensor& rate = given_rate_.defined() ? given_rate_ : rate_.fill_(learning_rate);
     at::Tensor whole = embedding_.weight.grad();
     if (!whole.defined() && parts.size() == 1) {
-      return nn::step_lazy_adam(layout(), embedding_.weight, parts[0], lazy(), rate);
+      return nn::step_lazy_adam(layout(), embedding_.weight, parts[0], slots_, lazy(), rate);
     }
     for (const auto& part : parts) {
       const at::Tensor gradient = nn::whole_gradient(layout(), embedding_.weight, part);
@@ -97,13 +98,15 @@ class DeviceLazyAdam final : public Optimizer {
   const std::string name_;
   at::Tensor rate_, given_rate_;
   std::shared_ptr<nn::DeviceRowInbox> inbox_;
+  nn::DeviceRowSlots slots_;
 };
 
 }  // namespace
 
-std::unique_ptr<Optimizer> device_lazy_adam(nn::EmbeddingImpl& embedding, const std::string& name, double l2) {
+std::unique_ptr<Optimizer> device_lazy_adam(nn::EmbeddingImpl& embedding, const std::string& name, double l2,
+                                            bool deterministic) {
   if (!nn::serves_features(embedding)) return nullptr;
-  return std::make_unique<DeviceLazyAdam>(embedding, name, l2);
+  return std::make_unique<DeviceLazyAdam>(embedding, name, l2, deterministic);
 }
 
 }  // namespace afm

@@ -11,7 +11,8 @@
 
 namespace afm {
 
-// State as LazyAdam. Null where the embedding has no features().
-std::unique_ptr<Optimizer> device_lazy_adam(nn::EmbeddingImpl& embedding, const std::string& name, double l2);
+// State as LazyAdam; `deterministic` as in TrainOptions. Null where the embedding has no features().
+std::unique_ptr<Optimizer> device_lazy_adam(nn::EmbeddingImpl& embedding, const std::string& name, double l2,
+                                            bool deterministic);
 
 }  // namespace afm

@@ -79,7 +79,7 @@ EpochLoop::EpochLoop(Model& model, const Dataset& train_set, const Dataset& vali
       finite_batches_(at::zeros({}, at::TensorOptions(device_).dtype(at::kLong))) {
   if (streams_rows_) streamed_ = std::make_unique<StreamedBatches>(train_set_, device_, options.batch_size);
   if (device_.is_cuda() && !streams_rows_) resident_ = train_set_.range(0, train_set_.size());
-  if (options.cuda_graph && device_.is_cuda()) record_steps();
+  if (options.cuda_graph && model.repeats_itself() && device_.is_cuda()) record_steps();
   position_.learning_rate = options.learning_rate;
   seed_random(options.seed, device_);
   keep_best();

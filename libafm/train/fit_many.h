@@ -6,8 +6,8 @@
 //   for (int64_t seed = 1; seed <= 4; ++seed) options[seed - 1].seed = seed;
 //   std::vector<History> histories = fit_many(models, train_set, valid_set, options);
 //
-// On a GPU every model has a stream of its own, and the steps of small models fill what a single one leaves idle (with
-// TrainOptions::cuda_graph a step costs the host one launch). On the CPU the models share LibTorch's threads: each of
+// On a GPU every model has a stream of its own, and the steps of small models fill what a single one leaves idle (a
+// recorded step costs the host one launch). On the CPU the models share LibTorch's threads: each of
 // as many as there are threads has one to itself.
 
 #include <cstdint>

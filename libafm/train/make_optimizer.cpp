@@ -107,11 +107,13 @@ std::unique_ptr<Optimizer> table_optimizer(nn::EmbeddingImpl& embedding, const s
                                            int64_t lazy_elements) {
   if (options.optimizer == OptimizerKind::kAdagrad) {
     const double scale = options.adagrad_learning_rate / options.learning_rate;
-    if (auto on_device = device_adagrad(embedding, name, options.embedding_l2, scale)) return on_device;
+    if (auto on_device = device_adagrad(embedding, name, options.embedding_l2, scale, options.deterministic)) {
+      return on_device;
+    }
     return std::make_unique<RowAdagrad>(embedding, name, options.embedding_l2, scale);
   }
   if (table.numel() < lazy_elements) return nullptr;
-  if (auto on_device = device_lazy_adam(embedding, name, options.embedding_l2)) return on_device;
+  if (auto on_device = device_lazy_adam(embedding, name, options.embedding_l2, options.deterministic)) return on_device;
   if (!LazyAdam::serves(embedding)) return nullptr;
   return std::make_unique<LazyAdam>(embedding, name, options.embedding_l2);
 }

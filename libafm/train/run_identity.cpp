@@ -40,7 +40,8 @@ json digests_of(const std::vector<std::shared_ptr<Model>>& models) {
 
 json deciding_options(const TrainOptions& options) {
   json fields = to_json(options);
-  for (const char* name : {"device", "cuda_graph", "data", "checkpoint", "checkpoint_seconds", "resume"})
+  for (const char* name :
+       {"device", "cuda_graph", "deterministic", "data", "checkpoint", "checkpoint_seconds", "resume"})
     fields.erase(name);
   // A run may be prolonged, unless the learning rate was bound to its end.
   if (options.schedule != Schedule::kLinear) fields.erase("epochs");

@@ -65,9 +65,12 @@ struct TrainOptions {
   int64_t seed = 1;            // order of rows and dropout
   std::string device = "cpu";  // "cpu", "cuda", "cuda:1"; the model is moved there and stays
   Precision precision = Precision::kFloat32;
-  // Record one step on a GPU and repeat it. For models whose forward() does the same work on the device for every batch
-  // of one size, as those of models/ do; a step that cannot be recorded is done as without.
-  bool cuda_graph = false;
+  // Record one step on a GPU and repeat it, where the model allows it (Model::repeats_itself(), as those of models/
+  // do); a step that cannot be recorded is done as without.
+  bool cuda_graph = true;
+  // On a GPU the gradients of a table's row are added up in the same order each time. False: by atomics, which is
+  // faster, and comes to other last bits in each run.
+  bool deterministic = true;
   DataPlace data = DataPlace::kAuto;
   double distillation = 1.0;  // with teachers: weight a of a KL(teachers || student); >= 0
   double temperature = 1.0;   // of both logits in that term; > 0
@@ -101,6 +104,7 @@ constexpr auto field_list(std::type_identity<TrainOptions>) {
       field("device", &TrainOptions::device, "cpu, cuda or cuda:N."),
       field("precision", &TrainOptions::precision, "Of matrix products on a GPU: float32, tf32 or bf16."),
       field("cuda_graph", &TrainOptions::cuda_graph, "Record one step on a GPU and repeat it."),
+      field("deterministic", &TrainOptions::deterministic, "On a GPU: sums of row gradients in a fixed order."),
       field("data", &TrainOptions::data, "Rows on a GPU: resident, streamed, or auto (what fits)."),
       field("distillation", &TrainOptions::distillation, "Weight of the teachers' term."),
       field("temperature", &TrainOptions::temperature, "Temperature of the teachers' term."),

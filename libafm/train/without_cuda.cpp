@@ -10,9 +10,11 @@ namespace afm {
 
 std::unique_ptr<GraphedStep> GraphedStep::make(at::Device) { return nullptr; }
 
-std::unique_ptr<Optimizer> device_adagrad(nn::EmbeddingImpl&, const std::string&, double, double) { return nullptr; }
+std::unique_ptr<Optimizer> device_adagrad(nn::EmbeddingImpl&, const std::string&, double, double, bool) {
+  return nullptr;
+}
 
-std::unique_ptr<Optimizer> device_lazy_adam(nn::EmbeddingImpl&, const std::string&, double) { return nullptr; }
+std::unique_ptr<Optimizer> device_lazy_adam(nn::EmbeddingImpl&, const std::string&, double, bool) { return nullptr; }
 
 std::optional<at::Tensor> fused_logloss(const at::Tensor&, const at::Tensor&) { return std::nullopt; }
 

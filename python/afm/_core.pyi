@@ -1103,7 +1103,8 @@ class TrainOptions:
         seed: int = 1,
         device: str = "cpu",
         precision: str = "float32",
-        cuda_graph: bool = False,
+        cuda_graph: bool = True,
+        deterministic: bool = True,
         data: str = "auto",
         distillation: float = 1.0,
         temperature: float = 1.0,
@@ -1128,6 +1129,7 @@ class TrainOptions:
             device: cpu, cuda or cuda:N.
             precision: Of matrix products on a GPU: float32, tf32 or bf16.
             cuda_graph: Record one step on a GPU and repeat it.
+            deterministic: On a GPU: sums of row gradients in a fixed order.
             data: Rows on a GPU: resident, streamed, or auto (what fits).
             distillation: Weight of the teachers' term.
             temperature: Temperature of the teachers' term.
@@ -1188,6 +1190,13 @@ class TrainOptions:
         """
     @data.setter
     def data(self, arg1: typing.Any) -> None: ...
+    @property
+    def deterministic(self) -> bool:
+        """
+        On a GPU: sums of row gradients in a fixed order.
+        """
+    @deterministic.setter
+    def deterministic(self, arg1: typing.Any) -> None: ...
     @property
     def device(self) -> str:
         """

@@ -57,7 +57,7 @@ def fit_many(
 ) -> list[_core.History]:
     """Fits many models at once on one device, each as train() would: seeds or settings, for tuning and for spreads.
 
-    On a GPU every model has a stream of its own (cuda_graph=True makes the most of it); on the CPU the models share
+    On a GPU every model has a stream of its own (recorded steps make the most of it); on the CPU the models share
     the threads, each of as many as there are threads has one to itself. An error in one stops all, and names it.
 
     Args:

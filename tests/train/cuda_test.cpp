@@ -53,6 +53,28 @@ TEST_CASE("a GPU learns what the CPU learns, with a teacher, and the model stays
   CHECK_THAT(on_gpu.logloss, WithinAbs(on_cpu.logloss, kTolerance));
 }
 
+TEST_CASE("the step of a model that may do other work for each batch is not recorded", "[cuda]") {
+  need_gpu();
+  struct Counting : Logistic {
+    int calls = 0;
+    at::Tensor forward(const afm::Batch& batch) override {
+      calls += is_training() ? 1 : 0;
+      return Logistic::forward(batch);
+    }
+  };
+  struct Repeating : Counting {
+    bool repeats_itself() const override { return true; }
+  };
+  const auto rows = planted_clicks(2000, 1).dataset;
+  const TrainOptions options{.epochs = 2, .batch_size = 100, .patience = 0, .device = "cuda"};
+  const auto other = std::make_shared<Counting>();
+  const auto same = std::make_shared<Repeating>();
+  afm::train(*other, rows, rows, options);
+  afm::train(*same, rows, rows, options);
+  CHECK(other->calls == 40);
+  CHECK(same->calls < 10);
+}
+
 TEST_CASE("AUC and logloss on a GPU equal those on the CPU", "[cuda]") {
   need_gpu();
   torch::manual_seed(1);

@@ -56,13 +56,17 @@ double lazy_difference(const at::Tensor& got, const at::Tensor& want) {
 // A GPU's table under LazyAdam beside the same one in float64 under Adam.
 class LazyPair {
  public:
-  LazyPair(int64_t dim, double l2)
-      : gpu_(lazy_embedding(dim)), exact_(lazy_embedding(dim)), l2_(l2), dense_{{}, {}, l2} {
+  LazyPair(int64_t dim, double l2, bool deterministic = true)
+      : gpu_(lazy_embedding(dim)),
+        exact_(lazy_embedding(dim)),
+        l2_(l2),
+        deterministic_(deterministic),
+        dense_{{}, {}, l2} {
     exact_->to(at::kDouble);
     const torch::NoGradGuard no_grad;
     exact_->weight.copy_(gpu_->weight);
     gpu_->to(at::kCUDA);
-    lazy_ = device_lazy_adam(*gpu_, "weight", l2);
+    lazy_ = device_lazy_adam(*gpu_, "weight", l2, deterministic);
   }
   bool exists() const { return lazy_ != nullptr; }
 
@@ -86,7 +90,7 @@ class LazyPair {
     TensorMap copy;
     for (const auto& [name, tensor] : state) copy[name] = tensor.cpu().clone();
     lazy_.reset();
-    lazy_ = device_lazy_adam(*gpu_, "weight", l2_);
+    lazy_ = device_lazy_adam(*gpu_, "weight", l2_, deterministic_);
     lazy_->load_state(copy, "the test");
   }
   double difference() {
@@ -99,6 +103,7 @@ class LazyPair {
  private:
   nn::Embedding gpu_, exact_;
   double l2_;
+  bool deterministic_;
   DenseAdam dense_;
   std::unique_ptr<Optimizer> lazy_;
 };
@@ -109,9 +114,10 @@ TEST_CASE("Adam at the cost of the rows that are read is dense Adam on a GPU, at
           "[cuda]") {
   if (!torch::cuda::is_available()) SKIP("no CUDA device");
   torch::manual_seed(12);
-  const auto [dim, l2] = GENERATE(std::tuple<int64_t, double>(16, 0.0), std::tuple<int64_t, double>(5, 0.0),
-                                  std::tuple<int64_t, double>(16, 0.01));
-  LazyPair pair(dim, l2);
+  using Case = std::tuple<int64_t, double, bool>;
+  const auto [dim, l2, deterministic] = GENERATE(Case(16, 0.0, true), Case(5, 0.0, true), Case(16, 0.01, true),
+                                                 Case(5, 0.0, false), Case(16, 0.01, false));
+  LazyPair pair(dim, l2, deterministic);
   if (!pair.exists()) SKIP("a build without AFM_CUDA");
   const at::Tensor before = pair.gpu()->weight.detach().cpu().to(at::kDouble);
   for (int step = 1; step <= kLazySteps; ++step) {

@@ -57,6 +57,7 @@ class Small : public Model {
     const auto features = embedding->features(batch.ids, {}, /*interaction=*/false);
     return mlp->forward(features ? features->input : embedding->forward(batch.ids).flatten(1)).squeeze(1);
   }
+  bool repeats_itself() const override { return true; }
   std::string_view kind() const override { return "small"; }
   std::string options_json() const override { return "{}"; }
   std::shared_ptr<Model> rebuild(std::string_view, const afm::RankPlan&) const override {
