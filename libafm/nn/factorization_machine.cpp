@@ -25,12 +25,16 @@ inline void add_fields(const float* __restrict row, Shape shape, float* __restri
   }
 }
 
-// products_d = sum_f e_fd (s_d - e_fd), which is s_d^2 - sum_f e_fd^2 without the difference of two large squares.
-inline void add_products(const float* __restrict row, const float* __restrict sum, Shape shape,
-                         float* __restrict products) {
+// products_d = sum_f e_fd (sum of the e_gd before), which is (s_d^2 - sum_f e_fd^2) / 2 without a difference: the
+// square of one large value would leave nothing of the products of the others.
+inline void add_products(const float* __restrict row, Shape shape, float* __restrict sum, float* __restrict products) {
+  std::fill(sum, sum + shape.dim, 0.0F);
   std::fill(products, products + shape.dim, 0.0F);
   for (int64_t f = 0; f < shape.fields; ++f) {
-    for (int64_t d = 0; d < shape.dim; ++d) products[d] += row[f * shape.dim + d] * (sum[d] - row[f * shape.dim + d]);
+    for (int64_t d = 0; d < shape.dim; ++d) {
+      products[d] += row[f * shape.dim + d] * sum[d];
+      sum[d] += row[f * shape.dim + d];
+    }
   }
 }
 
@@ -39,11 +43,10 @@ AFM_VECTORIZED void score_rows(const float* values, int64_t rows, Shape shape, f
   float *sum = scratch, *products = scratch + shape.dim;
   for (int64_t b = 0; b < rows; ++b) {
     const float* row = values + b * shape.row();
-    add_fields(row, shape, sum);
-    add_products(row, sum, shape, products);
+    add_products(row, shape, sum, products);
     float score = 0;
     for (int64_t d = 0; d < shape.dim; ++d) score += products[d];
-    scores[b] = 0.5F * score;
+    scores[b] = score;
   }
 }
 
@@ -98,7 +101,8 @@ struct FactorizationMachineFunction : torch::autograd::Function<FactorizationMac
 at::Tensor factorization_machine(const at::Tensor& values) {
   TORCH_CHECK(values.dim() == 3, "factorization_machine: expected values [B, F, D], got ", values.sizes());
   if (is_cpu_float(values)) return FactorizationMachineFunction::apply(values.contiguous());
-  return values.sum(1).square().sum(1).sub(values.square().sum({1, 2})).mul(0.5);
+  const int64_t pairs = std::max<int64_t>(values.size(1) - 1, 0);
+  return values.narrow(1, 0, pairs).cumsum(1).mul(values.narrow(1, values.size(1) - pairs, pairs)).sum({1, 2});
 }
 
 }  // namespace afm::nn

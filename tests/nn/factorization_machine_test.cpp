@@ -1,3 +1,4 @@
+#include <torch/cuda.h>
 #include <torch/torch.h>
 #include <catch2/catch_test_macros.hpp>
 
@@ -30,6 +31,15 @@ TEST_CASE("the factorization machine is the sum of the inner products of all pai
     CHECK(at::equal(factorization_machine(strided), factorization_machine(single)));
     if (shape[1] > 1 && shape[0] > 0) CHECK(relative_error(factorization_machine(single) * 1.001, expected) > 3e-6);
   }
+}
+
+TEST_CASE("one large value does not drown the products of the others") {
+  torch::manual_seed(4);
+  const at::Tensor values = torch::randn({200, 10, 6}, at::kFloat);
+  values.select(1, 3).select(1, 2).fill_(1e5);
+  const at::Tensor expected = sum_of_pairs(values.to(at::kDouble));
+  CHECK(relative_error(factorization_machine(values), expected) < 1e-6);
+  if (torch::cuda::is_available()) CHECK(relative_error(factorization_machine(values.cuda()).cpu(), expected) < 1e-6);
 }
 
 TEST_CASE("the gradient of the factorization machine is its central difference") {
