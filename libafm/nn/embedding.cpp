@@ -53,8 +53,8 @@ void EmbeddingImpl::reset_parameters() {
 }
 
 void EmbeddingImpl::pretty_print(std::ostream& stream) const {
-  stream << std::boolalpha << "afm::nn::Embedding(fields=" << field_count() << ", rows=" << row_count()
-         << ", embedding_dim=" << options.embedding_dim << ", wide=" << options.wide;
+  stream << fmt::format("afm::nn::Embedding(fields={}, rows={}, embedding_dim={}, wide={}", field_count(), row_count(),
+                        options.embedding_dim, options.wide);
   if (!is_dense()) {
     stream << ", ranks=[" << fmt::format("{}", fmt::join(options.ranks, ", ")) << "], basis=" << name_of(options.basis);
   }

@@ -62,9 +62,9 @@ void LinearImpl::reset_parameters() {
 }
 
 void LinearImpl::pretty_print(std::ostream& stream) const {
-  stream << std::boolalpha << "afm::nn::Linear(in_features=" << options.in_features
-         << ", out_features=" << options.out_features << ", bias=" << (options.bias || !is_dense());
-  if (!is_dense()) stream << ", rank=" << *options.rank << ", activation=" << name_of(options.activation);
+  stream << fmt::format("afm::nn::Linear(in_features={}, out_features={}, bias={}", options.in_features,
+                        options.out_features, options.bias || !is_dense());
+  if (!is_dense()) stream << fmt::format(", rank={}, activation={}", *options.rank, name_of(options.activation));
   stream << ")";
 }
 
