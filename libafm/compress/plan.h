@@ -58,7 +58,7 @@ struct PlanOptions {
   int64_t tiers = 0;
   Bits embedding_bits = Bits::kFloat;  // how latents (a dense embedding: values) are stored
   Bits mlp_bits = Bits::kFloat;        // and the weights of linear layers, dense ones too
-  ScaleBy scale = ScaleBy::kRow;       // of both
+  ScaleBy embedding_scale = ScaleBy::kRow, mlp_scale = ScaleBy::kRow;  // of their integers
   // Sizes are those after fold(): embeddings have neither basis nor offset, and what reads F D inputs of the embedding
   // reads K = k_1 + .. + k_F.
   bool fold = false;

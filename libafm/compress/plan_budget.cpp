@@ -152,12 +152,12 @@ bool is_candidate(const std::string& path, const LayerStatistics& layer, const P
 
 LayerPlan form_of(const LayerStatistics& layer, const PlanOptions& options) {
   if (!layer.is_embedding) {
-    return {.activation = options.activation, .bits = options.mlp_bits, .scale = options.scale};
+    return {.activation = options.activation, .bits = options.mlp_bits, .scale = options.mlp_scale};
   }
   return {.basis = options.basis,
           .joint = options.joint && layer.wide,
           .bits = options.embedding_bits,
-          .scale = options.scale};
+          .scale = options.embedding_scale};
 }
 
 LayerPlan layer_plan(const LayerStatistics& layer, const PlanOptions& options, std::vector<int64_t> ranks) {

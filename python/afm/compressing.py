@@ -106,7 +106,8 @@ def compress_model(
             statistics.save(str(statistics_file))
     if everything:
         target = int(file_bytes(model) / budget.smaller)
-        small, plan = shrink_to_file(model, statistics, Recipe.for_bytes(budget.smaller, model), target)
+        recipe = Recipe.for_bytes(budget.smaller, model)
+        small, plan = shrink_to_file(model, statistics, recipe, target, train_set)
     else:
         plan = budget.ranks(statistics)
         small = afm.factorize(model, statistics, plan, method=method)

@@ -77,7 +77,8 @@ def plan_ranks(
     tiers: int = 0,
     embedding_bits: str = "float",
     mlp_bits: str = "float",
-    scale: str = "row",
+    embedding_scale: str = "row",
+    mlp_scale: str = "row",
     fold: bool = False,
     keep_basis: bool = False,
     cross_layers: int = 0,
@@ -106,7 +107,8 @@ def plan_ranks(
         tiers: blocks of ids per field at most, of which rarer ones keep fewer coordinates; 0 = none.
         embedding_bits: "float", "int8" or "int4", of an embedding's rows.
         mlp_bits: of the weights of linear layers.
-        scale: of integers: one per "row" or per "column".
+        embedding_scale: of the integers of an embedding's rows: one per "row" or per "column".
+        mlp_scale: of those of linear layers.
         fold: the sizes are those after fold().
         keep_basis: with fold, of a model with a factorization machine: a DeepFM, which keeps bases of its fields.
         cross_layers: with fold, of a model with a cross network of vectors: a DCN's number of them.
@@ -142,7 +144,8 @@ def plan_ranks(
         tiers=tiers,
         embedding_bits=embedding_bits,
         mlp_bits=mlp_bits,
-        scale=scale,
+        embedding_scale=embedding_scale,
+        mlp_scale=mlp_scale,
         fold=fold,
         keep_basis=keep_basis,
         cross_layers=cross_layers,

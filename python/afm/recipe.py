@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import afm
+
+from .prediction import ROWS
 
 TRIES = 9  # of the search for a file size
 CLOSE = 0.98  # share of the file size that ends it
@@ -25,7 +29,9 @@ class Recipe:
         tiers: blocks of ids per field at most, rare ones with fewer coordinates; 0 = none.
         embedding_bits: of the latent rows: "float", "int8" or "int4".
         mlp_bits: of the factors of linear layers.
-        scale: of integers, per "row" or "column".
+        embedding_scale: of integers in the rows, one per "row" or per "column"; or "measured": what diverges least
+            from the base at the same size of the file.
+        mlp_scale: the same for linear layers.
         units: fewer hidden units are a choice too.
     """
 
@@ -37,7 +43,8 @@ class Recipe:
     tiers: int = 0
     embedding_bits: str = "float"
     mlp_bits: str = "float"
-    scale: str = "row"
+    embedding_scale: str = "row"
+    mlp_scale: str = "row"
     units: bool = False
 
     @classmethod
@@ -52,12 +59,31 @@ class Recipe:
         if times < 12:
             return cls(embedding_bits="int8", mlp_bits="int8", tiers=tiers)
         mlp_bits = "int8" if times < 26 else "int4"
-        return cls(embedding_bits="int4", mlp_bits=mlp_bits, scale="column", tiers=tiers, units=True)
+        return cls(
+            embedding_bits="int4",
+            mlp_bits=mlp_bits,
+            embedding_scale="measured",
+            mlp_scale="measured",
+            tiers=tiers,
+            units=True,
+        )
 
     @classmethod
     def for_ratio(cls, ratio: float) -> Recipe:
         """The same for so many times fewer parameters, without integers."""
         return cls(units=ratio >= 7)
+
+    def choices(self) -> Iterator[Recipe]:
+        """The recipes that differ in what is to be measured."""
+
+        def scales(given: str, bits: str) -> tuple[str, ...]:
+            if given != "measured":
+                return (given,)
+            return ("column", "row") if bits != "float" else ("row",)
+
+        embedding = scales(self.embedding_scale, self.embedding_bits)
+        for one, other in itertools.product(embedding, scales(self.mlp_scale, self.mlp_bits)):
+            yield replace(self, embedding_scale=one, mlp_scale=other)
 
     def plan(self, model: afm.Model, statistics: afm.Statistics, **budget) -> afm.RankPlan:
         """Ranks within one budget: ratio, bytes, macs, energy or predicted_logloss."""
@@ -69,7 +95,8 @@ class Recipe:
             tiers=self.tiers,
             embedding_bits=self.embedding_bits,
             mlp_bits=self.mlp_bits,
-            scale=self.scale,
+            embedding_scale=self.embedding_scale,
+            mlp_scale=self.mlp_scale,
             units=self.units,
             model=model if self.units else None,
             **budget,
@@ -131,9 +158,30 @@ def file_bytes(model: afm.Model) -> int:
 
 
 def shrink_to_file(
-    model: afm.Model, statistics: afm.Statistics, recipe: Recipe, target: int
+    model: afm.Model, statistics: afm.Statistics, recipe: Recipe, target: int, rows: afm.Dataset
 ) -> tuple[afm.Model, afm.RankPlan]:
-    """The best model whose finished file has at most `target` bytes, as closely as ranks allow.
+    """The best model whose finished file has at most `target` bytes, as closely as ranks allow; what the recipe leaves
+    to be measured is measured on some of `rows`.
+
+    Raises ValueError when no plan gives such a file.
+    """
+    found, refusals = [], []
+    for choice in recipe.choices():
+        try:
+            found.append(shrink_by(choice, model, statistics, target))
+        except ValueError as error:
+            refusals.append(error)
+    if not found:
+        raise refusals[0]
+    if len(found) == 1:
+        return found[0]
+    return min(found, key=lambda each: afm.mean_kl(model, each[0], rows, max_rows=ROWS))
+
+
+def shrink_by(
+    recipe: Recipe, model: afm.Model, statistics: afm.Statistics, target: int
+) -> tuple[afm.Model, afm.RankPlan]:
+    """shrink_to_file() of a recipe that leaves nothing to be measured.
 
     Planning counts tensors; the file also holds names, schema and options, and folding takes away some of what was
     counted. So the budget of the plan is moved until the file fits.

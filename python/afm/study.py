@@ -165,7 +165,8 @@ class Study:
         """A compressed base, before any training; `rises` is then its own."""
         model, statistics = self.base(seed), self.statistics(seed, recipe.metric)
         if times is not None:
-            small, plan = shrink_to_file(model, statistics, recipe, int(self.base_bytes() / times))
+            target = int(self.base_bytes() / times)
+            small, plan = shrink_to_file(model, statistics, recipe, target, self.train_set)
         else:
             plan = recipe.plan(model, statistics, ratio=ratio)
             small = recipe.apply(model, statistics, plan)

@@ -177,6 +177,8 @@ def curves(summary: dict) -> dict[str, list[tuple[float, float, float]]]:
 
 
 def curve_of(line: dict) -> str:
+    if line["key"].startswith("scratch-float-"):
+        return "small from scratch in floats"
     if line["key"].startswith("scratch-"):
         return "small from scratch"
     if line["key"].startswith("integers-"):

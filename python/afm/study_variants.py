@@ -15,7 +15,6 @@ from .study import Settings, Study, Variant
 
 SCRATCH_WIDTHS = (2, 4, 8)  # embedding widths of small models from scratch
 SCRATCH_SHAPES = ((1.0, 0.5),)  # hidden layers, as shares of the widest that fits
-SCRATCH_BITS = "int8"  # of their weights, trained with the quantisation in the loop: four times what floats could hold
 SCRATCH_LARGEST = 1024
 
 
@@ -36,7 +35,7 @@ def variants(settings: Settings) -> list[Variant]:
     for ratio in settings.ratios:
         lines += ranks_alone(ratio)
     for times in settings.times:
-        lines += [everything(times), from_scratch(times)]
+        lines += [everything(times), from_scratch(times, "int8"), from_scratch(times, "float")]
     return lines + ingredients(settings)
 
 
@@ -90,7 +89,8 @@ def ingredients(settings: Settings) -> list[Variant]:
         "folding": {"fold": False},
         "fewer hidden units": {"units": False},
         "INT4 (INT8 instead)": {"embedding_bits": "int8", "mlp_bits": "int8"},
-        "a scale per column (per row instead)": {"scale": "row"},
+        "a measured choice of scales (per column instead)": {"embedding_scale": "column", "mlp_scale": "column"},
+        "a measured choice of scales (per row instead)": {"embedding_scale": "row", "mlp_scale": "row"},
     }
 
     def make(change: dict):
@@ -119,22 +119,27 @@ def integers_only(bits: str) -> Variant:
     return Variant(f"{bits.upper()} alone", f"integers-{bits}", "baseline", make)
 
 
-def from_scratch(times: float) -> Variant:
-    """A small model of the same kind at equal bytes, best of a grid on the validation rows, with the same teacher."""
+def from_scratch(times: float, bits: str) -> Variant:
+    """A small model of the same kind at equal bytes, best of a grid on the validation rows, with the same teacher.
+
+    With int8 its weights are trained with the quantisation in the loop, and are four times what floats could be.
+    """
 
     def make(study: Study, seed: int) -> afm.Model:
         target = int(study.base_bytes() / times)
-        shapes = grid(study, target)
+        shapes = grid(study, target, bits)
         if not shapes:
             raise ValueError(f"no model of {target:,} bytes holds the tables")
-        trained = [trained_small(study, seed, shape) for shape in shapes]
+        trained = [trained_small(study, seed, shape, bits) for shape in shapes]
         best = max(trained, key=lambda model: afm.evaluate(model, study.valid_set).auc)
         return study.train_on(best, seed, True)
 
-    return Variant(f"small from scratch, {times:g}x bytes", f"scratch-{times:g}", "baseline", make)
+    how = "" if bits == "int8" else " in floats"
+    key = f"scratch-{times:g}" if bits == "int8" else f"scratch-{bits}-{times:g}"
+    return Variant(f"small from scratch{how}, {times:g}x bytes", key, "baseline", make)
 
 
-def grid(study: Study, target: int) -> list[dict]:
+def grid(study: Study, target: int, bits: str) -> list[dict]:
     """For each embedding width and shape of the MLP the widest model whose file fits."""
     found = []
     for width, shape in itertools.product(SCRATCH_WIDTHS, SCRATCH_SHAPES):
@@ -143,28 +148,28 @@ def grid(study: Study, target: int) -> list[dict]:
         while high - low > 1:
             middle = (low + high) // 2
             hidden = [max(1, int(middle * share)) for share in shape]
-            fits = file_bytes(small_model(study, options | {"hidden": hidden})) <= target
+            fits = file_bytes(small_model(study, options | {"hidden": hidden}, bits)) <= target
             low, high = (middle, high) if fits else (low, middle)
         if low >= 4:
             found.append(options | {"hidden": [max(1, int(low * share)) for share in shape]})
     return found
 
 
-def small_model(study: Study, options: dict) -> afm.Model:
+def small_model(study: Study, options: dict, bits: str) -> afm.Model:
     model = afm.make_model(study.settings.kind, study.train_set.schema, **(study.settings.model | options))
-    return with_integers(model, SCRATCH_BITS, study)
+    return with_integers(model, bits, study)
 
 
 def with_integers(model: afm.Model, bits: str, study: Study) -> afm.Model:
-    """A fresh model of the same options whose layers are all integers."""
+    """A fresh model of the same options whose layers all have such numbers."""
     layers = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
     planned = layers & set(study.statistics(study.settings.seeds[0]).layers)
     plan = {path: afm.LayerPlan(bits=bits) for path in planned}
     return afm.make_model(model.kind, model.schema, **json.loads(model.options.to_json()), ranks=plan)
 
 
-def trained_small(study: Study, seed: int, options: dict) -> afm.Model:
+def trained_small(study: Study, seed: int, options: dict, bits: str) -> afm.Model:
     torch.manual_seed(seed)
-    model = small_model(study, options)
+    model = small_model(study, options, bits)
     study.fit(model, seed, teacher=study.teachers, **study.settings.training)
     return model

@@ -43,7 +43,8 @@ PlanOptions plan_options(const py::kwargs& keywords) {
   take("tiers", options.tiers);
   take("embedding_bits", options.embedding_bits);
   take("mlp_bits", options.mlp_bits);
-  take("scale", options.scale);
+  take("embedding_scale", options.embedding_scale);
+  take("mlp_scale", options.mlp_scale);
   take("fold", options.fold);
   take("keep_basis", options.keep_basis);
   take("cross_layers", options.cross_layers);

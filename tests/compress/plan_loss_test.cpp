@@ -147,7 +147,7 @@ TEST_CASE("the predicted loss falls with the budget, which is met from below wit
                                                 .tiers = 4,
                                                 .embedding_bits = Bits::kInt4,
                                                 .mlp_bits = Bits::kInt8,
-                                                .scale = ScaleBy::kColumn});
+                                                .embedding_scale = ScaleBy::kColumn});
   const auto statistics = larger_statistics();
   double before = std::numeric_limits<double>::infinity();
   int64_t largest_step = 0;

@@ -48,6 +48,7 @@ def test_a_report_has_controls_baselines_and_compressed_models_with_paired_diffe
         "afm-2",
         "all-4",
         "scratch-4",
+        "scratch-float-4",
     } <= set(lines)
     assert lines["control-e"]["minus_T"]["mean"] == pytest.approx(-lines["control-t"]["minus_E"]["mean"])
     assert lines["all-4"]["times"] > 3.9
