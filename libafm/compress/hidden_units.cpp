@@ -1,15 +1,18 @@
 #include "libafm/compress/hidden_units.h"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <numeric>
 #include <stdexcept>
+#include <tuple>
 #include <utility>
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
 #include "libafm/core/fail.h"
+#include "libafm/linalg/eigen_tensor.h"
 #include "libafm/linalg/spectrum.h"
 
 namespace afm {
@@ -27,42 +30,47 @@ void check_weight(const char* what, const Moments& hidden, const at::Tensor& wei
   fail<std::invalid_argument>("{} must have one column for each of the {} hidden units", what, hidden.dim());
 }
 
-// The residual of the covariance that the units chosen so far do not predict.
+// The residual of the covariance that the units chosen so far do not predict. In Eigen, whose
+// calls cost nothing: it takes hundreds of small steps.
 class Residual {
  public:
   Residual(const at::Tensor& covariance, const at::Tensor& reader)
-      : residual_(covariance.clone()),
-        read_(at::mm(reader, residual_)),
-        least_(kOwnVariance * residual_.diagonal().sum().item<double>()),
-        error_((read_ * reader).sum().item<double>()) {}
+      : residual_(to_eigen(covariance)),
+        read_(to_eigen(reader) * residual_),
+        least_(kOwnVariance * residual_.diagonal().sum()),
+        error_(read_.cwiseProduct(to_eigen(reader)).sum()) {}
 
   double error() const { return error_; }
 
   // The unit whose choice takes most off the error, and that error; -1 when the units left have no variance of their
   // own.
   int64_t choose_next() {
-    const at::Tensor own = residual_.diagonal();
-    const at::Tensor gains = at::where(own > least_, read_.square().sum(0) / own, -1.0);
-    const auto [gain, index] = gains.max(0);
-    if (gain.item<double>() < 0.0) return -1;
-    const auto unit = index.item<int64_t>();
+    int64_t unit = -1;
+    double most = -1.0;
+    for (int64_t j = 0; j < residual_.cols(); ++j) {
+      const double own = residual_(j, j);
+      if (!(own > least_)) continue;
+      const double gain = read_.col(j).squaredNorm() / own;
+      if (gain > most) std::tie(unit, most) = std::pair(j, gain);
+    }
+    if (unit < 0) return -1;
     remove(unit);
-    error_ = std::clamp(error_ - gain.item<double>(), 0.0, error_);
+    error_ = std::clamp(error_ - most, 0.0, error_);
     return unit;
   }
 
  private:
   void remove(int64_t unit) {
-    const double own = residual_[unit][unit].item<double>();
-    const at::Tensor column = residual_.select(1, unit).clone(), read = read_.select(1, unit).clone();
-    residual_.addr_(column, column, 1.0, -1.0 / own);
-    read_.addr_(read, column, 1.0, -1.0 / own);
+    const Eigen::VectorXd column = residual_.col(unit), read = read_.col(unit);
+    const Eigen::RowVectorXd share = column.transpose() / residual_(unit, unit);
+    residual_.noalias() -= column * share;
+    read_.noalias() -= read * share;
     // What rounding leaves of it must not be chosen again.
-    residual_.select(0, unit).zero_();
-    residual_.select(1, unit).zero_();
+    residual_.row(unit).setZero();
+    residual_.col(unit).setZero();
   }
 
-  at::Tensor residual_, read_;  // R [H, H], reader R [m, H]
+  Eigen::MatrixXd residual_, read_;  // R [H, H], reader R [m, H]
   double least_, error_;
 };
 
@@ -85,7 +93,8 @@ at::Tensor inverse_of(const at::Tensor& covariance) {
 
 }  // namespace
 
-HiddenUnits select_units(const Moments& hidden, const at::Tensor& next_weight, const OutputMetric& metric) {
+HiddenUnits select_units(const Moments& hidden, const at::Tensor& next_weight, const OutputMetric& metric,
+                         int64_t most) {
   const at::NoGradGuard no_grad;
   check_weight("select_units: next_weight", hidden, next_weight);
   at::Tensor reader = next_weight.detach().to(at::kCPU, at::kDouble);
@@ -99,12 +108,14 @@ HiddenUnits select_units(const Moments& hidden, const at::Tensor& next_weight, c
   Residual residual(hidden.covariance().cpu(), reader);
   HiddenUnits units{{}, {residual.error()}};
   std::vector<bool> chosen(static_cast<std::size_t>(hidden.dim()), false);
-  for (int64_t unit = residual.choose_next(); unit >= 0; unit = residual.choose_next()) {
+  while (std::ssize(units.order) < most) {
+    const int64_t unit = residual.choose_next();
+    if (unit < 0) break;
     units.order.push_back(unit);
     units.error.push_back(residual.error());
     chosen[static_cast<std::size_t>(unit)] = true;
   }
-  for (std::size_t unit = 0; unit < chosen.size(); ++unit) {
+  for (std::size_t unit = 0; unit < chosen.size() && std::ssize(units.order) < most; ++unit) {
     if (chosen[unit]) continue;
     units.order.push_back(static_cast<int64_t>(unit));
     units.error.push_back(units.error.back());

@@ -6,6 +6,7 @@
 // with a mean squared output error of tr(W2 R W2'), R = C - C[:, S] C[S, S]^-1 C[S, :].
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -20,15 +21,19 @@
 namespace afm {
 
 struct HiddenUnits {
-  std::vector<int64_t> order;  // [H] the units, those to keep first
-  std::vector<double> error;   // [H + 1] mean squared error of the next layer's output, in the metric, after so many;
-                               // not growing; with a metric of the logloss half of it is its predicted rise
+  std::vector<int64_t> order;  // [H], or as many as were asked for: the units, those to keep first
+  std::vector<double> error;   // [1 + those] mean squared error of the next layer's output, in the metric, after so
+                               // many; not growing; with a metric of the logloss half of it is its predicted rise
 };
+
+inline constexpr int64_t kAllUnits = std::numeric_limits<int64_t>::max();
 
 // Chooses units greedily, each time the one that takes most off the error (pivoted Cholesky of Cov(h)). hidden: moments
 // of h [H], the input of the next layer (LayerStatistics::input); next_weight [m, H]. Units that the kept ones predict
-// but for rounding come last. Throws std::invalid_argument for shapes that do not fit.
-HiddenUnits select_units(const Moments& hidden, const at::Tensor& next_weight, const OutputMetric& metric = {});
+// but for rounding come last. most: choose no more than so many. Throws std::invalid_argument for shapes that do not
+// fit.
+HiddenUnits select_units(const Moments& hidden, const at::Tensor& next_weight, const OutputMetric& metric = {},
+                         int64_t most = kAllUnits);
 
 // The next layer for the units that are kept.
 struct NextLayer {

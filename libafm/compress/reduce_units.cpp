@@ -100,11 +100,12 @@ std::vector<int64_t> all_units(int64_t width) {
 
 // `outputs`: those of the next layer that will be left.
 HiddenUnits order_of(torch::nn::Module& root, const Statistics& statistics, const HiddenLayer& layer,
-                     const at::Tensor& outputs) {
+                     const at::Tensor& outputs, int64_t most) {
   const Moments hidden = hidden_moments(statistics, layer);
   const std::vector<at::Tensor>& metric = statistics_at(statistics, layer.next).metric;
   const at::Tensor weight = hidden_weight(root, layer, hidden.dim()).cpu().index_select(0, outputs);
-  return select_units(hidden, weight, metric.empty() ? OutputMetric() : output_metric(block_of(metric[0], outputs)));
+  return select_units(hidden, weight, metric.empty() ? OutputMetric() : output_metric(block_of(metric[0], outputs)),
+                      most);
 }
 
 at::Tensor outputs_left(const Statistics& statistics, const std::string& path, const KeptUnits& kept) {
@@ -194,8 +195,7 @@ KeptUnits choose_units(torch::nn::Module& root, const Statistics& statistics,
   for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) {
     const auto count = counts.find(layer->path);
     if (count == counts.end()) continue;
-    HiddenUnits units = order_of(root, statistics, *layer, outputs_left(statistics, layer->next, kept));
-    units.order.resize(static_cast<std::size_t>(count->second));
+    HiddenUnits units = order_of(root, statistics, *layer, outputs_left(statistics, layer->next, kept), count->second);
     std::ranges::sort(units.order);
     kept[layer->path] = std::move(units.order);
   }
@@ -206,7 +206,7 @@ std::map<std::string, HiddenUnits> unit_orders(torch::nn::Module& root, const St
   std::map<std::string, HiddenUnits> orders;
   for (const HiddenLayer& layer : hidden_layers(root)) {
     if (!statistics.layers.contains(layer.path) || !statistics.layers.contains(layer.next)) continue;
-    orders[layer.path] = order_of(root, statistics, layer, outputs_left(statistics, layer.next, {}));
+    orders[layer.path] = order_of(root, statistics, layer, outputs_left(statistics, layer.next, {}), kAllUnits);
   }
   return orders;
 }

@@ -13,7 +13,7 @@ import afm
 from .prediction import ROWS
 
 TRIES = 9  # of the search for a file size
-CLOSE = 0.98  # share of the file size that ends it
+CLOSE, AIM = 0.98, 0.995  # shares of the file size: what ends it, and what it makes for, as sizes come in steps
 
 
 @dataclass(frozen=True)
@@ -166,9 +166,11 @@ def shrink_to_file(
     Raises ValueError when no plan gives such a file.
     """
     found, refusals = [], []
+    budget = target
     for choice in recipe.choices():
         try:
-            found.append(shrink_by(choice, model, statistics, target))
+            small, plan, budget = shrink_by(choice, model, statistics, target, start=budget)
+            found.append((small, plan))
         except ValueError as error:
             refusals.append(error)
     if not found:
@@ -179,9 +181,9 @@ def shrink_to_file(
 
 
 def shrink_by(
-    recipe: Recipe, model: afm.Model, statistics: afm.Statistics, target: int
-) -> tuple[afm.Model, afm.RankPlan]:
-    """shrink_to_file() of a recipe that leaves nothing to be measured.
+    recipe: Recipe, model: afm.Model, statistics: afm.Statistics, target: int, start: int
+) -> tuple[afm.Model, afm.RankPlan, int]:
+    """shrink_to_file() of a recipe that leaves nothing to be measured, and the budget that led there from `start`.
 
     Planning counts tensors; the file also holds names, schema and options, and folding takes away some of what was
     counted. So the budget of the plan is moved until the file fits.
@@ -190,7 +192,7 @@ def shrink_by(
     """
     low, high = 0, None  # budgets that fit, or are too small to plan for, and budgets that do not fit
     best, best_size, refusal = None, 0, ""
-    budget = target
+    budget = start
     for _ in range(TRIES):
         size = 0
         try:
@@ -202,12 +204,12 @@ def shrink_by(
         if size <= target:
             low = budget
             if size > best_size:
-                best, best_size = (small, plan), size
+                best, best_size = (small, plan, budget), size
         else:
             high = budget
         if best_size >= CLOSE * target:
             break
-        budget = next_budget(budget, size, target, low, high)
+        budget = next_budget(budget, size, int(AIM * target), low, high)
     if best is None:
         raise ValueError(f"no plan gives a model file of at most {target:,} bytes ({refusal or 'all are larger'})")
     return best

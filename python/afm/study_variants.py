@@ -162,6 +162,8 @@ def small_model(study: Study, options: dict, bits: str) -> afm.Model:
 
 def with_integers(model: afm.Model, bits: str, study: Study) -> afm.Model:
     """A fresh model of the same options whose layers all have such numbers."""
+    if bits == "float":
+        return model
     layers = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
     planned = layers & set(study.statistics(study.settings.seeds[0]).layers)
     plan = {path: afm.LayerPlan(bits=bits) for path in planned}

@@ -59,6 +59,11 @@ TEST_CASE("the error after every count of units is that on the calibration rows"
     CHECK(predicted <= chosen.error[static_cast<std::size_t>(count) - 1]);
   }
   CHECK(chosen.error.back() < 1e-9 * chosen.error[0]);
+  for (int64_t most = 0; most <= units; ++most) {
+    const HiddenUnits few = select_units(hidden.moments, hidden.weight, metric, most);
+    CHECK(few.order == first(chosen, most));
+    CHECK(few.error == std::vector<double>(chosen.error.begin(), chosen.error.begin() + most + 1));
+  }
 }
 
 TEST_CASE("each unit is the one that takes most off the error") {
