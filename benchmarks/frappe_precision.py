@@ -19,7 +19,8 @@ import afm
 import torch
 from frappe import MODELS, Frappe
 
-ADAGRAD = {"optimizer": "adagrad", "embedding_l2": 1e-3}  # there it falls on the rows of a batch alone
+# The best of 19 by validation AUC: rates of 0.02 to 0.5, L2 (which falls on the rows of a batch alone) of 1e-4 to 0.1.
+ADAGRAD = {"optimizer": "adagrad", "adagrad_learning_rate": 0.05, "embedding_l2": 0.05}
 VARIANTS: dict[str, dict] = {
     "float32, no recorded step": {"cuda_graph": False},
     "float32": {},

@@ -4,7 +4,7 @@ import afm
 import pytest
 import torch
 from afm.prediction import predict_rise
-from afm.recipe import Recipe, as_floats, measure
+from afm.recipe import Recipe, as_floats, file_bytes, measure, shrink_to_file
 from planted import planted_dataset, small_schema
 
 
@@ -63,3 +63,24 @@ def test_a_folded_model_is_not_compared_with_one_that_is_not(base, clicks, stati
     folded, plain = (Recipe(fold=fold).apply(base, statistics, plan) for fold in (True, False))
     with pytest.raises(ValueError, match="predicted_change: layer '.*' must"):
         afm.predicted_change(plain, folded, clicks)
+
+
+def test_scales_that_are_left_to_be_measured_are_those_that_diverge_least_in_a_file_of_that_size(
+    base, clicks, statistics
+):
+    recipe = Recipe(
+        embedding_bits="int4", mlp_bits="int4", embedding_scale="measured", mlp_scale="measured", units=True
+    )
+    choices = list(recipe.choices())
+    assert len(choices) == 4 and all("measured" not in (one.embedding_scale, one.mlp_scale) for one in choices)
+    target = int(file_bytes(base) * 0.8)
+
+    def divergence(one):
+        small, _ = shrink_to_file(base, statistics, one, target, clicks)
+        assert file_bytes(small) <= target
+        return afm.mean_kl(base, small, clicks)
+
+    alone = [divergence(one) for one in choices]
+    assert min(alone) < 0.9 * max(alone)  # so that a choice matters
+    assert divergence(recipe) <= min(alone) * 1.05  # a search that starts elsewhere may end a step aside
+    assert len(list(Recipe(embedding_scale="measured", mlp_scale="measured").choices())) == 1  # floats have none

@@ -52,6 +52,9 @@ def test_a_report_has_controls_baselines_and_compressed_models_with_paired_diffe
     } <= set(lines)
     assert lines["control-e"]["minus_T"]["mean"] == pytest.approx(-lines["control-t"]["minus_E"]["mean"])
     assert lines["all-4"]["times"] > 3.9
+    int8, floats = lines["scratch-4"], lines["scratch-float-4"]
+    assert floats["parameters"]["mean"] < int8["parameters"]["mean"] / 2
+    assert max(line["bytes"]["mean"] for line in (int8, floats)) <= summary["base_bytes"] / 4
     assert lines["all-4"]["bytes"]["mean"] <= summary["base_bytes"] / 4
     assert lines["ranks-2"]["parameters"]["mean"] <= lines["base-judged"]["parameters"]["mean"] / 2
     assert lines["base-judged"]["flipped"]["mean"] == 0 < lines["all-4"]["flipped"]["mean"]
