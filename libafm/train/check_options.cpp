@@ -1,5 +1,6 @@
 #include "libafm/train/check_options.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <stdexcept>
@@ -86,6 +87,11 @@ at::Device device_of(std::string_view name) {
 
 void check_run(const Model& model, const Dataset& train_set, const Dataset& valid_set, const TrainOptions& options) {
   check_options(options);
+  const auto parameters = model.parameters();
+  if (std::ranges::none_of(parameters, [](const at::Tensor& each) { return each.requires_grad(); })) {
+    fail<std::invalid_argument>(
+        "the model must have a parameter that requires a gradient to be trained, got none of {}", parameters.size());
+  }
   check_fits(model.schema(), train_set.schema());
   check_fits(model.schema(), valid_set.schema());
   for (const auto& teacher : options.teachers) check_fits(teacher->schema(), train_set.schema());

@@ -48,6 +48,11 @@ TEST_CASE("bad options and a model whose logits have another shape are refused b
   Logistic model;
   CHECK_THROWS_MATCHES(afm::train(model, rows, rows, {.epochs = 0}), std::invalid_argument,
                        Message("TrainOptions.epochs must be at least 1, got 0"));
+  Logistic frozen;
+  for (auto& parameter : frozen.parameters()) parameter.set_requires_grad(false);
+  CHECK_THROWS_MATCHES(
+      afm::train(frozen, rows, rows), std::invalid_argument,
+      Message("the model must have a parameter that requires a gradient to be trained, got none of 2"));
   ColumnModel column;
   CHECK_THROWS_MATCHES(afm::train(column, rows, rows, {.batch_size = 100}), std::invalid_argument,
                        Message("model 'logistic' must give one logit per row, [100], got [100, 1]"));
