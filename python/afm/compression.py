@@ -94,7 +94,8 @@ def plan_ranks(
         ratio: the budget, as parameters before / after; or
         bytes: as the size of parameters and buffers after, integers packed; or
         macs: as multiply-adds per row; or
-        predicted_logloss: as the rise of the logloss that may be predicted; or
+        predicted_logloss: as the rise of the logloss that may be predicted of ranks (predicted_change tells what
+            integers add); or
         energy: as the share of output variance that every layer keeps; in other libraries' models, tables of equal
             width beside each other are one layer.
         policy: "loss" (the least predicted rise of the logloss; needs statistics with a metric), "energy" (every layer
