@@ -40,13 +40,13 @@ constexpr std::array<std::string_view, 5> enum_names(std::type_identity<RankPoli
 
 struct PlanOptions {
   // The budget: exactly one is set. Sizes are those of the whole model after the plan, and after folding with `fold`.
-  double ratio = 0.0;              // parameters before / after; above 1
-  int64_t bytes = 0;               // parameters and buffers after, integers packed; above 0
-  int64_t macs = 0;                // multiply-adds per row of linear layers (each used once) and bases; above 0
-  // The fewest bytes whose predicted rise of the logloss by ranks is at most this (what integers add: predicted_change.h);
-  // above 0.
+  double ratio = 0.0;  // parameters before / after; above 1
+  int64_t bytes = 0;   // parameters and buffers after, integers packed; above 0
+  int64_t macs = 0;    // multiply-adds per row of linear layers (each used once) and bases; above 0
+  // The fewest bytes whose predicted rise of the logloss by ranks is at most this (what integers add:
+  // predicted_change.h); above 0.
   double predicted_logloss = 0.0;
-  double energy = 0.0;             // share of output variance that every layer keeps at least; in (0, 1]
+  double energy = 0.0;  // share of output variance that every layer keeps at least; in (0, 1]
 
   RankPolicy policy = RankPolicy::kAuto;
   // Of embeddings. kShared: directions of the pooled covariance of all fields, of which field j uses the first k_j.
