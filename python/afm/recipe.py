@@ -10,7 +10,7 @@ from pathlib import Path
 
 import afm
 
-from .prediction import ROWS
+from .prediction import ROWS, predict_rise
 
 TRIES = 9  # of the search for a file size
 CLOSE, AIM = 0.98, 0.995  # shares of the file size: what ends it, and what it makes for, as sizes come in steps
@@ -29,8 +29,8 @@ class Recipe:
         tiers: blocks of ids per field at most, rare ones with fewer coordinates; 0 = none.
         embedding_bits: of the latent rows: "float", "int8" or "int4".
         mlp_bits: of the factors of linear layers.
-        embedding_scale: of integers in the rows, one per "row" or per "column"; or "measured": what diverges least
-            from the base at the same size of the file.
+        embedding_scale: of integers in the rows, one per "row" or per "column"; or "measured": what loses least at the
+            same size of the file, once it is trained on.
         mlp_scale: the same for linear layers.
         units: fewer hidden units are a choice too.
     """
@@ -177,7 +177,14 @@ def shrink_to_file(
         raise refusals[0]
     if len(found) == 1:
         return found[0]
-    return min(found, key=lambda each: afm.mean_kl(model, each[0], rows, max_rows=ROWS))
+
+    def loss(each: tuple[afm.Model, afm.RankPlan]) -> float:
+        small, plan = each
+        if not statistics.has_metric:
+            return afm.mean_kl(model, small, rows, max_rows=ROWS)
+        return predict_rise(model, small, statistics, plan, rows).after_training
+
+    return min(found, key=loss)
 
 
 def shrink_by(
