@@ -61,12 +61,12 @@ stubs: build
 	cmake --build build --target afm_stubs
 
 format:
-	git ls-files '*.h' '*.cpp' '*.inl' '*.cu' | xargs clang-format -i
+	git ls-files '*.h' '*.cpp' '*.inl' '*.cu' '*.cuh' | xargs clang-format -i
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
 
 lint:
-	git ls-files '*.h' '*.cpp' '*.inl' '*.cu' | xargs clang-format --dry-run -Werror
+	git ls-files '*.h' '*.cpp' '*.inl' '*.cu' '*.cuh' | xargs clang-format --dry-run -Werror
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 
