@@ -20,15 +20,24 @@ uint64_t mixed(uint64_t seed, uint64_t epoch) {
 // A GPU draws the order of few rows as the CPU does, and that of many itself: the CPU takes 15 ns a row.
 constexpr int64_t kRowsOrderedOnCpu = int64_t{1} << 20;
 
-at::Tensor random_order(int64_t rows, at::Device device, uint64_t seed) {
-  if (!device.is_cuda() || rows <= kRowsOrderedOnCpu) {
-    auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);
-    return at::randperm(rows, generator, at::TensorOptions(at::kLong)).to(device);
-  }
+// Memory for an order that goes on to `device`.
+at::Tensor host_order(int64_t rows, at::Device device) {
+  return at::empty({rows}, at::TensorOptions(at::kLong).pinned_memory(device.is_cuda()));
+}
+
+// Touches host memory alone: a call to the device from a thread beside the run could spoil a step being recorded.
+at::Tensor drawn(at::Tensor order, uint64_t seed) {
+  return at::randperm_out(order, order.size(0), at::make_generator<at::CPUGeneratorImpl>(seed));
+}
+
+at::Tensor drawn_by(at::Device device, int64_t rows, uint64_t seed) {
   auto generator = at::detail::getCUDAHooks().getNewGenerator(device.index());
   generator.set_current_seed(seed);
   return at::randperm(rows, generator, at::TensorOptions(at::kLong).device(device));
 }
+
+// Of pinned memory, without waiting for the device.
+at::Tensor moved(const at::Tensor& order, at::Device device) { return order.to(device, /*non_blocking=*/true); }
 
 }  // namespace
 
@@ -59,7 +68,14 @@ void BatchStream::start_epoch(int64_t epoch, int64_t batch) {
   }
   epoch_ = epoch;
   next_ = batch;
-  order_ = at::Tensor();
+  const bool is_drawn = ahead_.order.valid() && ahead_.epoch == epoch;
+  order_ = is_drawn ? moved(ahead_.order.get(), device_) : at::Tensor();
+}
+
+void BatchStream::prepare(int64_t epoch) {
+  const int64_t rows = dataset_->size();
+  if (!options_.shuffle || rows > kRowsOrderedOnCpu) return;
+  ahead_ = {epoch, std::async(std::launch::async, drawn, host_order(rows, device_), seed_of(epoch))};
 }
 
 std::optional<Batch> BatchStream::next() {
@@ -83,11 +99,17 @@ at::Tensor BatchStream::order() {
   return visited(std::min(next_ * options_.batch_size, end), end);
 }
 
+uint64_t BatchStream::seed_of(int64_t epoch) const {
+  return mixed(static_cast<uint64_t>(options_.seed), static_cast<uint64_t>(epoch));
+}
+
 at::Tensor BatchStream::visited(int64_t begin, int64_t end) {
   if (!options_.shuffle) return at::arange(begin, end, at::TensorOptions(at::kLong).device(device_));
   if (!order_.defined()) {
-    order_ = random_order(dataset_->size(), device_,
-                          mixed(static_cast<uint64_t>(options_.seed), static_cast<uint64_t>(epoch_)));
+    const int64_t rows = dataset_->size();
+    order_ = device_.is_cuda() && rows > kRowsOrderedOnCpu
+                 ? drawn_by(device_, rows, seed_of(epoch_))
+                 : moved(drawn(host_order(rows, device_), seed_of(epoch_)), device_);
   }
   return order_.slice(0, begin, end);
 }

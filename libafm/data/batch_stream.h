@@ -8,6 +8,7 @@
 //   while (auto batch = stream.next()) step(*batch);
 
 #include <cstdint>
+#include <future>
 #include <optional>
 #include <tuple>
 #include <type_traits>
@@ -44,6 +45,9 @@ class BatchStream {
   // Starts (or restarts) an epoch; `batch` > 0 continues in its middle. Throws std::invalid_argument unless epoch >= 0
   // and 0 <= batch <= batches().
   void start_epoch(int64_t epoch, int64_t batch = 0);
+  // Draws the order of few rows on a thread of its own, so that start_epoch() of that epoch finds it: the CPU needs as
+  // long for it as a GPU for some of the steps. Of many rows: nothing.
+  void prepare(int64_t epoch);
   std::optional<Batch> next();  // nullopt at the end of the epoch
   // next() in two halves: the first moves index() on, false at the end; the second gathers any rows without a check.
   bool advance();
@@ -56,6 +60,12 @@ class BatchStream {
   at::Tensor order();  // [rows of batches that the epoch has left] int64, on the device of the order
 
  private:
+  struct Ahead {
+    int64_t epoch = 0;
+    std::future<at::Tensor> order;  // on the CPU; not valid: none
+  };
+
+  uint64_t seed_of(int64_t epoch) const;
   at::Tensor visited(int64_t begin, int64_t end);  // rows, by their place in the epoch
 
   const Dataset* dataset_;
@@ -63,6 +73,7 @@ class BatchStream {
   at::Device device_;  // of the order
   at::Tensor order_;   // [N] int64; undefined until it is needed
   at::Tensor index_;   // set by next()
+  Ahead ahead_;
   int64_t epoch_ = 0;
   int64_t next_ = 0;
 };

@@ -77,6 +77,7 @@ EpochLoop::EpochLoop(Model& model, const Dataset& train_set, const Dataset& vali
       optimizer_(make_optimizer(moved(model, device_), options)),
       loss_sum_(at::zeros({}, at::TensorOptions(device_).dtype(at::kDouble))),
       finite_batches_(at::zeros({}, at::TensorOptions(device_).dtype(at::kLong))) {
+  stream_.prepare(0);
   if (streams_rows_) streamed_ = std::make_unique<StreamedBatches>(train_set_, device_, options.batch_size);
   if (device_.is_cuda() && !streams_rows_) resident_ = train_set_.range(0, train_set_.size());
   if (options.cuda_graph && model.repeats_itself() && device_.is_cuda()) record_steps();
@@ -114,6 +115,7 @@ void EpochLoop::run_batches() {
   const FeatureTypeScope feature_type(model_, options_.precision);
   checked_ = position_.batch;
   stream_.start_epoch(epochs_done(), position_.batch);
+  if (epochs_done() + 1 < options_.epochs) stream_.prepare(epochs_done() + 1);
   epoch_watch_ = Stopwatch(position_.seconds);
   epoch_watch_.resume();
   if (streamed_) streamed_->start(stream_.order().cpu());

@@ -125,6 +125,29 @@ TEST_CASE("an epoch may be started again, and another in its middle") {
   CHECK(rest_of_epoch(stream, dataset) == epoch_of(dataset, options, 3));
 }
 
+TEST_CASE("an order drawn ahead is that of its epoch, and of no other") {
+  const auto dataset = dataset_of(50);
+  for (const bool shuffle : {true, false}) {
+    const BatchOptions options{.batch_size = 8, .shuffle = shuffle, .seed = 4};
+    const auto second = epoch_of(dataset, options, 2), third = epoch_of(dataset, options, 3);
+    BatchStream stream(dataset, options);
+    stream.prepare(2);
+    stream.start_epoch(2);
+    stream.prepare(3);
+    CHECK(rest_of_epoch(stream, dataset) == second);
+    stream.start_epoch(3);
+    CHECK(rest_of_epoch(stream, dataset) == third);
+    stream.prepare(3);
+    stream.start_epoch(2);
+    CHECK(rest_of_epoch(stream, dataset) == second);
+    stream.prepare(2);
+    stream.prepare(3);
+    stream.start_epoch(3);
+    CHECK(rest_of_epoch(stream, dataset) == third);
+    stream.prepare(2);  // and never asked for
+  }
+}
+
 TEST_CASE("drop_last leaves out the last batch when it is not full") {
   const auto dataset = dataset_of(50);
   const BatchOptions options{.batch_size = 8, .drop_last = true, .seed = 4};
