@@ -57,7 +57,7 @@ Status launch_gate(const GateGradient& task, Stream stream) {
   const dim3 grid(blocks_for(task.columns, kVectors * kCount), stripes), block(kVectors, kRowsAtOnce);
   gate_kernel<Gate, T, kCount><<<grid, block, 0, stream>>>(task, parts);
   if (const auto status = cudaGetLastError(); status != cudaSuccess) return status;
-  return sum_parts(parts, stripes, task.columns, task.bias, stream);
+  return sum_parts(parts, stripes, task.columns, task.columns, task.bias, stream);
 }
 
 bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
@@ -99,15 +99,16 @@ __global__ void __launch_bounds__(kVectors* kRowsAtOnce) row_kernel(const Row ta
   if (threadIdx.x % kWarp == 0) y[row] = task.bias != nullptr ? sum + *task.bias : sum;
 }
 
-// As gate_kernel: parts [stripes, columns + 1] are those of the weight, then the bias.
-template <typename T, int kCount>
+// As gate_kernel: parts [stripes, width] with the width of sums_of_row().
+template <typename T, int kCount, bool kGated>
 __global__ void __launch_bounds__(kVectors* kRowsAtOnce)
-    row_gradient_kernel(const Row task, const RowGradient gradient, float* parts) {
+    row_gradient_kernel(const Row task, const RowGradient gradient, float* parts, int64_t width) {
   using V = Vector<T, kCount>;
   __shared__ float sums[kRowsAtOnce][kVectors * kCount + 1];
+  __shared__ float gated_sums[kGated ? kRowsAtOnce : 1][kVectors * kCount + 1];
   __shared__ float biases[kRowsAtOnce];
   const int64_t column = (static_cast<int64_t>(blockIdx.x) * kVectors + threadIdx.x) * kCount;
-  float sum[kCount] = {}, bias = 0, weight[kCount] = {};
+  float sum[kCount] = {}, gated_sum[kCount] = {}, bias = 0, weight[kCount] = {};
   if (column < task.columns) {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) weight[i] = task.weight[column + i];
@@ -120,39 +121,57 @@ __global__ void __launch_bounds__(kVectors* kRowsAtOnce)
       V to_x;
 #pragma unroll
       for (int i = 0; i < kCount; ++i) {
-        sum[i] += incoming * to_float(x.values[i]);
-        store(&to_x.values[i], incoming * weight[i]);
+        const float value = to_float(x.values[i]);
+        sum[i] += incoming * value;
+        store(&to_x.values[i], !kGated || value > 0 ? incoming * weight[i] : 0.0F);
+        if (kGated) gated_sum[i] += to_float(to_x.values[i]);
       }
       bias += incoming;
       *reinterpret_cast<V*>(static_cast<T*>(gradient.to_x) + at) = to_x;
     }
   }
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) sums[threadIdx.y][threadIdx.x * kCount + i] = sum[i];
+  for (int i = 0; i < kCount; ++i) {
+    sums[threadIdx.y][threadIdx.x * kCount + i] = sum[i];
+    if (kGated) gated_sums[threadIdx.y][threadIdx.x * kCount + i] = gated_sum[i];
+  }
   if (threadIdx.x == 0) biases[threadIdx.y] = bias;
   __syncthreads();
   if (threadIdx.y > 0 || column >= task.columns) return;
-  float* to = parts + blockIdx.y * (task.columns + 1);
+  float* to = parts + blockIdx.y * width;
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    float total = 0;
+    float total = 0, gated_total = 0;
 #pragma unroll
-    for (int r = 0; r < kRowsAtOnce; ++r) total += sums[r][threadIdx.x * kCount + i];
+    for (int r = 0; r < kRowsAtOnce; ++r) {
+      total += sums[r][threadIdx.x * kCount + i];
+      if (kGated) gated_total += gated_sums[r][threadIdx.x * kCount + i];
+    }
     to[column + i] = total;
+    if (kGated) to[task.columns + 1 + column + i] = gated_total;
   }
   if (column > 0) return;
   for (int r = 1; r < kRowsAtOnce; ++r) bias += biases[r];
   to[task.columns] = bias;
 }
 
-template <typename T, int kCount>
+template <typename T, int kCount, bool kGated>
 Status launch_row_gradient(const Row& task, const RowGradient& gradient, Stream stream) {
+  const int64_t width = sums_of_row(task.columns, kGated);
   auto* parts = static_cast<float*>(gradient.scratch);
   const auto stripes = static_cast<unsigned>(stripes_of(task.rows));
   const dim3 grid(blocks_for(task.columns, kVectors * kCount), stripes), block(kVectors, kRowsAtOnce);
-  row_gradient_kernel<T, kCount><<<grid, block, 0, stream>>>(task, gradient, parts);
+  row_gradient_kernel<T, kCount, kGated><<<grid, block, 0, stream>>>(task, gradient, parts, width);
   if (const auto status = cudaGetLastError(); status != cudaSuccess) return status;
-  return sum_parts(parts, stripes, task.columns + 1, gradient.to_weight, stream);
+  return sum_parts(parts, stripes, width, width, gradient.sums, stream);
+}
+
+template <typename T, bool kGated>
+Status row_gradient(const Row& task, const RowGradient& gradient, Stream stream) {
+  constexpr int kWide = 16 / sizeof(T);
+  const bool wide = task.columns % kWide == 0 && is_aligned(task.x) && is_aligned(gradient.to_x);
+  return wide ? launch_row_gradient<T, kWide, kGated>(task, gradient, stream)
+              : launch_row_gradient<T, 1, kGated>(task, gradient, stream);
 }
 
 constexpr int kLossThreads = 256;
@@ -218,10 +237,8 @@ Status row_forward(const Row& task, float* y, Stream stream) {
 Status row_backward(const Row& task, const RowGradient& gradient, Stream stream) {
   return with_element(task.element, [&](auto element) {
     using T = decltype(element);
-    constexpr int kWide = 16 / sizeof(T);
-    const bool wide = task.columns % kWide == 0 && is_aligned(task.x) && is_aligned(gradient.to_x);
-    return wide ? launch_row_gradient<T, kWide>(task, gradient, stream)
-                : launch_row_gradient<T, 1>(task, gradient, stream);
+    return gradient.gated ? row_gradient<T, true>(task, gradient, stream)
+                          : row_gradient<T, false>(task, gradient, stream);
   });
 }
 

@@ -40,13 +40,15 @@ struct Row {
   Element element;
 };
 Status row_forward(const Row& task, float* y, Stream stream);  // y [rows]
-// incoming [rows]; to_x like x; to_weight [columns + 1], the bias last: sums in an order of their own.
 struct RowGradient {
-  const float* incoming;
-  void* to_x;
-  float* to_weight;
-  void* scratch;  // parts_bytes(rows, columns + 1)
+  const float* incoming;  // [rows]
+  void* to_x;             // like x; gated: through where x, a relu(z), is positive
+  // Sums over rows in an order of their own: of the weight [columns] and bias [1]; gated: then of to_x [columns].
+  float* sums;
+  bool gated;
+  void* scratch;  // parts_bytes(rows, sums_of_row(columns, gated))
 };
+inline int64_t sums_of_row(int64_t columns, bool gated) { return (gated ? 2 * columns : columns) + 1; }
 Status row_backward(const Row& task, const RowGradient& gradient, Stream stream);
 
 // Mean over rows of softplus(s) - t s, and its gradient.

@@ -11,13 +11,13 @@ constexpr int kSumColumns = 32, kSumParts = 16;
 constexpr int64_t kMostStripes = 264, kRowsPerStripe = 16;
 
 __global__ void __launch_bounds__(kSumColumns* kSumParts)
-    sum_parts_kernel(const float* parts, int64_t stripes, int64_t columns, float* to) {
+    sum_parts_kernel(const float* parts, int64_t stripes, int64_t stride, int64_t columns, float* to) {
   __shared__ float sums[kSumParts][kSumColumns];
   const int64_t column = static_cast<int64_t>(blockIdx.x) * kSumColumns + threadIdx.x;
   float sum = 0;
   if (column < columns) {
 #pragma unroll 8
-    for (int64_t stripe = threadIdx.y; stripe < stripes; stripe += kSumParts) sum += parts[stripe * columns + column];
+    for (int64_t stripe = threadIdx.y; stripe < stripes; stripe += kSumParts) sum += parts[stripe * stride + column];
   }
   sums[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
@@ -34,9 +34,9 @@ size_t parts_bytes(int64_t rows, int64_t columns) {
   return static_cast<size_t>(stripes_of(rows) * columns) * sizeof(float);
 }
 
-Status sum_parts(const float* parts, int64_t stripes, int64_t columns, float* to, Stream stream) {
-  sum_parts_kernel<<<blocks_for(columns, kSumColumns), dim3(kSumColumns, kSumParts), 0, stream>>>(parts, stripes,
-                                                                                                  columns, to);
+Status sum_parts(const float* parts, int64_t stripes, int64_t stride, int64_t columns, float* to, Stream stream) {
+  const dim3 block(kSumColumns, kSumParts);
+  sum_parts_kernel<<<blocks_for(columns, kSumColumns), block, 0, stream>>>(parts, stripes, stride, columns, to);
   return cudaGetLastError();
 }
 

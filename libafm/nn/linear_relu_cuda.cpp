@@ -69,11 +69,12 @@ struct LinearRow : torch::autograd::Function<LinearRow> {
     const int64_t n = x.size(1);
     const at::Tensor gradient = incoming[0].contiguous(), to_x = at::empty_like(x);
     const at::Tensor sums = at::empty({n + 1}, weight.options());
-    const at::Tensor scratch = bytes_like(cuda::parts_bytes(x.size(0), n + 1), x);
+    const at::Tensor scratch = bytes_like(cuda::parts_bytes(x.size(0), cuda::sums_of_row(n, false)), x);
     check_launch(cuda::row_backward(row_of(x, weight, bias),
                                     {.incoming = gradient.const_data_ptr<float>(),
                                      .to_x = to_x.mutable_data_ptr(),
-                                     .to_weight = floats_of(sums),
+                                     .sums = floats_of(sums),
+                                     .gated = false,
                                      .scratch = scratch.mutable_data_ptr()},
                                     stream_of(x)));
     return {to_x, sums.narrow(0, 0, n).view({1, n}), bias.defined() ? sums.narrow(0, n, 1) : at::Tensor()};

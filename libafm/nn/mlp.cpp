@@ -7,6 +7,7 @@
 #include <torch/nn/modules/container/modulelist.h>
 
 #include "libafm/core/fail.h"
+#include "libafm/nn/fused_mlp.h"
 #include "libafm/nn/hidden_activation.h"
 #include "libafm/nn/module_list.h"
 
@@ -60,6 +61,7 @@ void MlpImpl::adopt_children() {
 at::Tensor MlpImpl::forward(at::Tensor x) {
   TORCH_CHECK(x.dim() == 2 && x.size(1) == options.in_features, "Mlp: expected [B, ", options.in_features, "], got ",
               x.sizes());
+  if (const auto y = fused(x)) return *y;
   for (std::size_t i = 0; i < layers.size(); ++i) {
     if (norms.empty() && x.is_cuda()) {
       x = layers[i]->forward_relu(x);
@@ -70,6 +72,18 @@ at::Tensor MlpImpl::forward(at::Tensor x) {
                           is_training());
   }
   return head ? head->forward(x) : x;
+}
+
+std::optional<at::Tensor> MlpImpl::fused(const at::Tensor& x) const {
+  if (!x.is_cuda() || !norms.empty() || (is_training() && options.dropout > 0)) return std::nullopt;
+  std::vector<PlainLayer> hidden;
+  for (const Linear& layer : layers) {
+    if (!layer->is_plain()) return std::nullopt;
+    hidden.push_back({layer->weight, layer->bias});
+  }
+  if (!head) return fused_mlp(x, hidden, {});
+  if (!head->is_plain() || head->options.out_features != 1) return std::nullopt;
+  return fused_mlp(x, hidden, {head->weight, head->bias});
 }
 
 int64_t MlpImpl::output_width() const {

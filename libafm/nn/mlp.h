@@ -41,6 +41,7 @@ class MlpImpl : public torch::nn::Cloneable<MlpImpl> {
 
  private:
   void adopt_children();
+  std::optional<at::Tensor> fused(const at::Tensor& x) const;  // forward(), where it is one function
 };
 TORCH_MODULE(Mlp);
 

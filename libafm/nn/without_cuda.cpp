@@ -2,6 +2,7 @@
 
 #include "libafm/nn/device_rows.h"
 #include "libafm/nn/fused_cross.h"
+#include "libafm/nn/fused_mlp.h"
 #include "libafm/nn/linear_relu.h"
 
 namespace afm::nn {
@@ -17,6 +18,10 @@ std::optional<at::Tensor> fused_linear_relu(const at::Tensor&, const at::Tensor&
 }
 
 std::optional<at::Tensor> fused_linear_row(const at::Tensor&, const at::Tensor&, const at::Tensor&) {
+  return std::nullopt;
+}
+
+std::optional<at::Tensor> fused_mlp(const at::Tensor&, const std::vector<PlainLayer>&, const PlainLayer&) {
   return std::nullopt;
 }
 
