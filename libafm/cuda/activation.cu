@@ -87,14 +87,19 @@ __global__ void __launch_bounds__(kRoundThreads) round_kernel(const Rounding tas
 }
 
 // A warp per row.
-template <typename T>
+template <typename T, int kCount>
 __global__ void __launch_bounds__(kVectors* kRowsAtOnce) row_kernel(const Row task, float* y) {
+  using V = Vector<T, kCount>;
   const int64_t row = (static_cast<int64_t>(blockIdx.x) * kVectors * kRowsAtOnce + threadIdx.x) / kWarp;
   if (row >= task.rows) return;
   const T* x = static_cast<const T*>(task.x) + row * task.columns;
   float sum = 0;
-#pragma unroll 4
-  for (int64_t c = threadIdx.x % kWarp; c < task.columns; c += kWarp) sum += to_float(x[c]) * task.weight[c];
+#pragma unroll 2
+  for (int64_t c = threadIdx.x % kWarp * kCount; c < task.columns; c += kWarp * kCount) {
+    const V values = *reinterpret_cast<const V*>(x + c);
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) sum += to_float(values.values[i]) * task.weight[c + i];
+  }
   for (int apart = kWarp / 2; apart > 0; apart /= 2) sum += __shfl_xor_sync(0xffffffffU, sum, apart);
   if (threadIdx.x % kWarp == 0) y[row] = task.bias != nullptr ? sum + *task.bias : sum;
 }
@@ -174,6 +179,13 @@ Status row_gradient(const Row& task, const RowGradient& gradient, Stream stream)
               : launch_row_gradient<T, 1, kGated>(task, gradient, stream);
 }
 
+template <typename T, int kCount>
+Status launch_row(const Row& task, float* y, Stream stream) {
+  constexpr int kThreads = kVectors * kRowsAtOnce;
+  row_kernel<T, kCount><<<blocks_for(task.rows, kThreads / kWarp), kThreads, 0, stream>>>(task, y);
+  return cudaGetLastError();
+}
+
 constexpr int kLossThreads = 256;
 constexpr int64_t kMostLossBlocks = 256;
 
@@ -227,10 +239,11 @@ Status round_pair(const Rounding& task, Stream stream) {
 }
 
 Status row_forward(const Row& task, float* y, Stream stream) {
-  constexpr int kThreads = kVectors * kRowsAtOnce;
   return with_element(task.element, [&](auto element) {
-    row_kernel<decltype(element)><<<blocks_for(task.rows, kThreads / kWarp), kThreads, 0, stream>>>(task, y);
-    return static_cast<Status>(cudaGetLastError());
+    using T = decltype(element);
+    constexpr int kWide = 16 / sizeof(T);
+    return task.columns % kWide == 0 && is_aligned(task.x) ? launch_row<T, kWide>(task, y, stream)
+                                                           : launch_row<T, 1>(task, y, stream);
   });
 }
 

@@ -37,7 +37,7 @@ template <int rows, int columns, int sharing_blocks, bool in_turns>
 struct Tile {
   using Shape = cute::Shape<Int<rows>, Int<columns>, Int<64>>;
   using Cluster = cute::Shape<Int<sharing_blocks>, _1, _1>;
-  using Written = cute::Shape<Int<in_turns ? 64 : rows>, Int<32>>;  // at a time
+  using Written = cute::Shape<Int<in_turns ? 64 : rows>, Int<columns % 32 == 0 ? 32 : 16>>;  // at a time
   using Multiplying = cute::conditional_t<in_turns, cutlass::gemm::KernelTmaWarpSpecializedPingpong,
                                           cutlass::gemm::KernelTmaWarpSpecializedCooperative>;
   using Writing = cute::conditional_t<in_turns, cutlass::epilogue::TmaWarpSpecialized,
@@ -48,6 +48,10 @@ using LargeTile = Tile<64, 256, 4, true>;
 using SmallTile = Tile<128, 128, 1, true>;
 constexpr int kGatedRows = 128, kGatedColumns = 256;
 using GatedTile = Tile<kGatedRows, kGatedColumns, 1, false>;
+// Of 400 columns two tiles leave 4 % empty. They are slow to write, but these are written once in a long sum.
+constexpr int kWeightRows = 128, kWeightColumns = 208;
+using WeightTile = Tile<kWeightRows, kWeightColumns, 1, false>;
+constexpr int64_t kShortestPart = 256;  // rows of the batch
 
 template <template <class> class Operation, class Result, class... Children>
 using Compute = fusion::Sm90EVT<fusion::Sm90Compute<Operation, Result, float, kRound>, Children...>;
@@ -83,16 +87,19 @@ using GateAndSums =
                                              /*FinalReduction=*/false>,
                     Compute<Through, float, Sum, fusion::Sm90SrcFetch<Bfloat16>>>;
 
-// D [rows, columns] of A [rows, k], B [k, columns] and, unless void, a source C like D.
-template <class LayoutB, class Source, class Tile, template <class> class Fusion>
+template <class Shape>
+using Unchanged = Compute<cutlass::epilogue::thread::Identity, float, Sum>;
+
+// D [batches, rows, columns] of A [batches, rows, k], B [batches, k, columns] and, unless void, a source C like D.
+template <class LayoutA, class LayoutB, class Source, class Result, class Tile, template <class> class Fusion>
 struct Product {
   using Shape = typename Tile::Shape;
   using Epilogue = typename cutlass::epilogue::collective::CollectiveBuilder<
       cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, Shape, typename Tile::Cluster, typename Tile::Written, float,
-      float, Source, RowMajor, kAligned, Bfloat16, RowMajor, kAligned, typename Tile::Writing,
+      float, Source, RowMajor, kAligned, Result, RowMajor, 16 / sizeof(Result), typename Tile::Writing,
       Fusion<Shape>>::CollectiveOp;
   using Mainloop = typename cutlass::gemm::collective::CollectiveBuilder<
-      cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, Bfloat16, RowMajor, kAligned, Bfloat16, LayoutB, kAligned,
+      cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, Bfloat16, LayoutA, kAligned, Bfloat16, LayoutB, kAligned,
       float, Shape, typename Tile::Cluster,
       cutlass::gemm::collective::StageCountAutoCarveout<static_cast<int>(sizeof(typename Epilogue::SharedStorage))>,
       typename Tile::Multiplying>::CollectiveOp;
@@ -101,23 +108,24 @@ struct Product {
   using FusionArguments = typename Epilogue::FusionCallbacks::Arguments;
 
   struct Matrices {
-    int64_t rows, columns, k;
+    int64_t rows, columns, k, batches;
     const void *a, *b, *c;
     void* d;
   };
 
   static Status run(const Matrices& of, const FusionArguments& fused, Stream stream) {
-    const int m = static_cast<int>(of.rows), n = static_cast<int>(of.columns), k = static_cast<int>(of.k);
-    const auto stride_a = cutlass::make_cute_packed_stride(typename Kernel::StrideA{}, {m, k, 1});
-    const auto stride_b = cutlass::make_cute_packed_stride(typename Kernel::StrideB{}, {n, k, 1});
-    const auto stride_d = cutlass::make_cute_packed_stride(typename Kernel::StrideD{}, {m, n, 1});
+    const int m = static_cast<int>(of.rows), n = static_cast<int>(of.columns), k = static_cast<int>(of.k),
+              l = static_cast<int>(of.batches);
+    const auto stride_a = cutlass::make_cute_packed_stride(typename Kernel::StrideA{}, {m, k, l});
+    const auto stride_b = cutlass::make_cute_packed_stride(typename Kernel::StrideB{}, {n, k, l});
+    const auto stride_d = cutlass::make_cute_packed_stride(typename Kernel::StrideD{}, {m, n, l});
     typename Kernel::StrideC stride_c{};
     if constexpr (!cute::is_void_v<Source>) stride_c = stride_d;
     const typename Gemm::Arguments arguments{
         cutlass::gemm::GemmUniversalMode::kGemm,
-        {m, n, k, 1},
+        {m, n, k, l},
         {static_cast<const Bfloat16*>(of.a), stride_a, static_cast<const Bfloat16*>(of.b), stride_b},
-        {fused, static_cast<const Bfloat16*>(of.c), stride_c, static_cast<Bfloat16*>(of.d), stride_d},
+        {fused, static_cast<const Bfloat16*>(of.c), stride_c, static_cast<Result*>(of.d), stride_d},
         this_device()};
     Gemm gemm;
     if (gemm.can_implement(arguments) != cutlass::Status::kSuccess) return cudaErrorInvalidValue;
@@ -138,25 +146,37 @@ struct Product {
   }
 };
 
-using GatedProduct = Product<RowMajor, Bfloat16, GatedTile, GateAndSums>;
+using GatedProduct = Product<RowMajor, RowMajor, Bfloat16, Bfloat16, GatedTile, GateAndSums>;
+using WeightProduct = Product<ColumnMajor, RowMajor, void, float, WeightTile, Unchanged>;
 
 template <class Tile>
 Status forward(const LayerForward& task, Stream stream) {
   const LayerShape& shape = task.shape;
-  return Product<ColumnMajor, void, Tile, BiasRelu>::run(
-      {shape.rows, shape.outputs, shape.inputs, task.x, task.weight, nullptr, task.y},
+  return Product<RowMajor, ColumnMajor, void, Bfloat16, Tile, BiasRelu>::run(
+      {shape.rows, shape.outputs, shape.inputs, 1, task.x, task.weight, nullptr, task.y},
       {{{}, {task.bias, 0.0F, {}}, {}}, {}}, stream);
 }
 
 int64_t tiles_of(int64_t size, int64_t tile) { return (size + tile - 1) / tile; }
 int64_t padded_columns(int64_t columns) { return tiles_of(columns, kGatedColumns) * kGatedColumns; }
 
-int compute_capability() {
-  int device = 0, major = 0, minor = 0;
+int64_t attribute(cudaDeviceAttr which) {
+  int device = 0, value = 0;
   cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-  return 10 * major + minor;
+  cudaDeviceGetAttribute(&value, which, device);
+  return value;
+}
+
+// Parts of the batch whose products are made apart, so that there is a tile for every multiprocessor; 0 where no even
+// division fills at least nine of ten.
+int64_t weight_parts(const LayerShape& shape) {
+  const int64_t tiles = tiles_of(shape.outputs, kWeightRows) * tiles_of(shape.inputs, kWeightColumns);
+  const int64_t blocks = attribute(cudaDevAttrMultiProcessorCount);
+  int64_t parts = 1;
+  while (2 * parts * tiles <= blocks && shape.rows % (2 * parts) == 0 && shape.rows / (2 * parts) >= kShortestPart) {
+    parts *= 2;
+  }
+  return 10 * parts * tiles >= 9 * blocks && tiles <= blocks ? parts : 0;
 }
 
 }  // namespace
@@ -164,7 +184,7 @@ int compute_capability() {
 bool has_products(const LayerShape& shape) {
   const auto fits = [](int64_t width) { return width >= kNarrowest && width % kAligned == 0 && width < INT32_MAX; };
   return shape.rows > 0 && shape.rows < INT32_MAX && fits(shape.inputs) && fits(shape.outputs) &&
-         compute_capability() == 90;
+         attribute(cudaDevAttrComputeCapabilityMajor) == 9 && attribute(cudaDevAttrComputeCapabilityMinor) == 0;
 }
 
 Status layer_forward(const LayerForward& task, Stream stream) {
@@ -179,11 +199,27 @@ Status layer_gradient(const LayerGradient& task, Stream stream) {
   const LayerShape& shape = task.shape;
   auto* parts = static_cast<float*>(task.scratch);
   const Status status =
-      GatedProduct::run({shape.rows, shape.inputs, shape.outputs, task.gradient, task.weight, task.x, task.to_z},
+      GatedProduct::run({shape.rows, shape.inputs, shape.outputs, 1, task.gradient, task.weight, task.x, task.to_z},
                         {{{}, {}, {}}, {parts, 0.0F, {}}}, stream);
   if (status != cudaSuccess) return status;
   return sum_parts(parts, tiles_of(shape.rows, kGatedRows), padded_columns(shape.inputs), shape.inputs, task.sums,
                    stream);
+}
+
+bool has_weight_gradient(const LayerShape& shape) { return has_products(shape) && weight_parts(shape) > 0; }
+
+size_t weight_gradient_scratch(const LayerShape& shape) {
+  return static_cast<size_t>(weight_parts(shape) * shape.outputs * shape.inputs) * sizeof(float);
+}
+
+Status layer_weight_gradient(const LayerWeightGradient& task, Stream stream) {
+  const LayerShape& shape = task.shape;
+  const int64_t parts = weight_parts(shape), count = shape.outputs * shape.inputs;
+  auto* sums = static_cast<float*>(task.scratch);
+  const Status status = WeightProduct::run(
+      {shape.outputs, shape.inputs, shape.rows / parts, parts, task.gradient, task.x, nullptr, sums}, {{}, {}}, stream);
+  if (status != cudaSuccess) return status;
+  return sum_parts(sums, parts, count, count, task.to_weight, stream);
 }
 
 }  // namespace afm::cuda

@@ -38,4 +38,15 @@ struct LayerGradient {
 size_t layer_gradient_scratch(const LayerShape& shape);
 Status layer_gradient(const LayerGradient& task, Stream stream);
 
+struct LayerWeightGradient {
+  LayerShape shape;
+  const void *gradient, *x;  // [B, m], [B, n]
+  float* to_weight;          // [m, n] gradient' x
+  void* scratch;             // weight_gradient_scratch() bytes
+};
+// Whether that is the way for this shape: the rows are shared out evenly, and their parts fill the device.
+bool has_weight_gradient(const LayerShape& shape);
+size_t weight_gradient_scratch(const LayerShape& shape);
+Status layer_weight_gradient(const LayerWeightGradient& task, Stream stream);
+
 }  // namespace afm::cuda

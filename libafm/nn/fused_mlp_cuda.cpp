@@ -51,6 +51,21 @@ at::Tensor gradient_below(const at::Tensor& gradient, const at::Tensor& weight, 
   return to_z;
 }
 
+// gradient' x in float32.
+at::Tensor weight_gradient(const at::Tensor& gradient, const at::Tensor& x, const at::Tensor& weight) {
+  const cuda::LayerShape shape = shape_of(x, weight);
+  if (!cuda::has_weight_gradient(shape)) return float_product(gradient, x);
+  const at::Tensor to_weight = at::empty(weight.sizes(), weight.options().dtype(at::kFloat));
+  const at::Tensor scratch = bytes_like(cuda::weight_gradient_scratch(shape), x);
+  check_launch(cuda::layer_weight_gradient({.shape = shape,
+                                            .gradient = gradient.const_data_ptr(),
+                                            .x = x.const_data_ptr(),
+                                            .to_weight = floats_of(to_weight),
+                                            .scratch = scratch.mutable_data_ptr()},
+                                           stream_of(x)));
+  return to_weight;
+}
+
 // Parameters: weight and bias of each hidden layer, then those of the head. Saved: x and the output of each hidden
 // layer, then each hidden layer's weight as it was multiplied, then the head's.
 struct FusedMlp : torch::autograd::Function<FusedMlp> {
@@ -92,10 +107,10 @@ struct FusedMlp : torch::autograd::Function<FusedMlp> {
                                                   to_weight(layers), to_bias(layers))
                                    : through_relu(incoming[0], x_of(layers), to_bias(layers - 1));
     for (std::size_t l = layers - 1; l > 0; --l) {
-      to_weight(l) = float_product(gradient, x_of(l));
+      to_weight(l) = weight_gradient(gradient, x_of(l), weight_of(l));
       gradient = gradient_below(gradient, weight_of(l), x_of(l), to_bias(l - 1));
     }
-    to_weight(0) = float_product(gradient, x_of(0));
+    to_weight(0) = weight_gradient(gradient, x_of(0), weight_of(0));
     if (context->needs_input_grad(0)) gradients[0] = at::mm(gradient, weight_of(0));
     return gradients;
   }
