@@ -74,15 +74,20 @@ Status gate_gradient(const GateGradient& task, Stream stream) {
   });
 }
 
-constexpr int kRoundThreads = 256;
+constexpr int kRoundThreads = 256, kRoundedPerThread = 4, kArraysPerLaunch = 16;
 
-__global__ void __launch_bounds__(kRoundThreads) round_kernel(const Rounding task) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * kRoundThreads, total = task.first_count + task.second_count;
-  for (int64_t at = static_cast<int64_t>(blockIdx.x) * kRoundThreads + threadIdx.x; at < total; at += step) {
-    const bool is_first = at < task.first_count;
-    const int64_t i = is_first ? at : at - task.first_count;
-    auto* to = static_cast<__nv_bfloat16*>(is_first ? task.to_first : task.to_second);
-    to[i] = __float2bfloat16((is_first ? task.first : task.second)[i]);
+struct RoundingList {
+  Rounding arrays[kArraysPerLaunch];
+};
+
+// A row of blocks per array.
+__global__ void __launch_bounds__(kRoundThreads) round_kernel(const RoundingList list) {
+  const Rounding array = list.arrays[blockIdx.y];
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kRoundThreads;
+  auto* to = static_cast<__nv_bfloat16*>(array.to);
+#pragma unroll kRoundedPerThread
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kRoundThreads + threadIdx.x; i < array.count; i += step) {
+    to[i] = __float2bfloat16(array.from[i]);
   }
 }
 
@@ -231,11 +236,21 @@ Status relu_gradient(const GateGradient& task, Stream stream) { return gate_grad
 
 Status factor_gradient(const GateGradient& task, Stream stream) { return gate_gradient<FactorGate>(task, stream); }
 
-Status round_pair(const Rounding& task, Stream stream) {
-  const int64_t total = task.first_count + task.second_count;
-  if (total == 0) return cudaSuccess;
-  round_kernel<<<blocks_for(total, 2 * kRoundThreads), kRoundThreads, 0, stream>>>(task);
-  return cudaGetLastError();
+Status round_arrays(const Rounding* arrays, int count, Stream stream) {
+  for (int begin = 0; begin < count; begin += kArraysPerLaunch) {
+    const int some = std::min(count - begin, kArraysPerLaunch);
+    RoundingList list{};
+    int64_t longest = 0;
+    for (int i = 0; i < some; ++i) {
+      list.arrays[i] = arrays[begin + i];
+      longest = std::max(longest, list.arrays[i].count);
+    }
+    if (longest == 0) continue;
+    const dim3 grid(blocks_for(longest, kRoundedPerThread * kRoundThreads), static_cast<unsigned>(some));
+    round_kernel<<<grid, kRoundThreads, 0, stream>>>(list);
+    if (const auto status = cudaGetLastError(); status != cudaSuccess) return status;
+  }
+  return cudaSuccess;
 }
 
 Status row_forward(const Row& task, float* y, Stream stream) {

@@ -23,13 +23,13 @@ struct GateGradient {
 Status relu_gradient(const GateGradient& task, Stream stream);    // gate relu(z): through where it is positive
 Status factor_gradient(const GateGradient& task, Stream stream);  // of gate * z: times the gate
 
-// float32 -> bfloat16, two arrays in one launch: a layer's weight and bias.
+// float32 -> bfloat16, several arrays in one launch: the parameters of layers.
 struct Rounding {
-  const float *first, *second;
-  void *to_first, *to_second;
-  int64_t first_count, second_count;
+  const float* from;
+  void* to;
+  int64_t count;
 };
-Status round_pair(const Rounding& task, Stream stream);
+Status round_arrays(const Rounding* arrays, int count, Stream stream);
 
 // A linear layer of one output: y = x weight + bias.
 struct Row {

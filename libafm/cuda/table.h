@@ -58,6 +58,12 @@ size_t sort_scratch(int64_t places, int64_t row_count);
 Status sort_rows(const uint32_t* rows, const uint32_t* codes, int64_t places, int64_t row_count, void* scratch,
                  size_t scratch_bytes, uint32_t* sorted_rows, uint32_t* sorted_places, Stream stream);
 
+// The same order for a batch of at most kLargestFieldSort, in one launch and from ids alone: the rows of a field lie
+// together, so a block sorts those of one field.
+inline constexpr int64_t kLargestFieldSort = 8192;
+Status sort_fields(const Table& table, const uint32_t* rows, int64_t batch, PlaceCode code, uint32_t* sorted_rows,
+                   uint32_t* sorted_places, Stream stream);
+
 struct RowGradients {
   const uint32_t* rows;           // [B, F] of Lookup; null where they are sorted
   const uint32_t* sorted_rows;    // [B F]

@@ -30,19 +30,20 @@ using InboxPointer = std::shared_ptr<DeviceRowInbox>;
 // tensors: the stream that reads them, or frees them, waits.
 class SortedPlaces {
  public:
-  SortedPlaces(const at::Tensor& rows, const at::Tensor& places, int64_t row_count)
-      : rows_(rows),
-        places_(places),
-        sorted_rows_(at::empty_like(rows)),
-        sorted_places_(at::empty_like(rows)),
-        scratch_(bytes_like(cuda::sort_scratch(rows.size(0), row_count), rows)) {
+  // `places`: the codes, undefined for a batch that is sorted by field.
+  SortedPlaces(const cuda::Table& table, int64_t batch, const at::Tensor& rows, const at::Tensor& places)
+      : rows_(rows), places_(places), sorted_rows_(at::empty_like(rows)), sorted_places_(at::empty_like(rows)) {
+    if (places.defined()) scratch_ = bytes_like(cuda::sort_scratch(rows.size(0), table.row_count), rows);
     const c10::cuda::CUDAStream side = c10::cuda::getStreamFromPool(/*isHighPriority=*/false, rows.get_device());
     at::cuda::CUDAEvent ready;
     ready.record(c10::cuda::getCurrentCUDAStream(rows.get_device()));
     ready.block(side);
-    check_launch(cuda::sort_rows(unsigned_of(rows_), unsigned_of(places_), rows.size(0), row_count,
-                                 scratch_.mutable_data_ptr(), static_cast<std::size_t>(scratch_.numel()),
-                                 unsigned_of(sorted_rows_), unsigned_of(sorted_places_), side));
+    check_launch(places.defined()
+                     ? cuda::sort_rows(unsigned_of(rows_), unsigned_of(places_), rows.size(0), table.row_count,
+                                       scratch_.mutable_data_ptr(), static_cast<std::size_t>(scratch_.numel()),
+                                       unsigned_of(sorted_rows_), unsigned_of(sorted_places_), side)
+                     : cuda::sort_fields(table, unsigned_of(rows_), batch, cuda::place_code(table.fields),
+                                         unsigned_of(sorted_rows_), unsigned_of(sorted_places_), side));
     done_.record(side);
   }
   ~SortedPlaces() {
@@ -97,7 +98,7 @@ struct FeatureFunction : torch::autograd::Function<FeatureFunction> {
     const at::Tensor sums = empty_if(task.trains && task.interaction, {batch, layout.dim}, at::kFloat);
     const at::Tensor rows = empty_if(task.trains, {batch * fields}, at::kInt);
     const bool sorts = task.trains && (!task.inbox || task.inbox->sorted);
-    const at::Tensor places = empty_if(sorts, {batch * fields}, at::kInt);
+    const at::Tensor places = empty_if(sorts && batch > cuda::kLargestFieldSort, {batch * fields}, at::kInt);
     const at::Tensor wrong = task.check_ids ? at::zeros({1}, options.dtype(at::kLong)) : at::Tensor();
     const cuda::Lookup lookup{.ids = ids.const_data_ptr<int32_t>(),
                               .batch = batch,
@@ -119,7 +120,7 @@ struct FeatureFunction : torch::autograd::Function<FeatureFunction> {
     if (wrong.defined() && wrong.item<int64_t>() > 0) fail_id(layout, ids);
 
     context->set_materialize_grads(false);
-    auto sorted = sorts ? std::make_unique<SortedPlaces>(rows, places, layout.rows) : nullptr;
+    auto sorted = sorts ? std::make_unique<SortedPlaces>(rows_of, batch, rows, places) : nullptr;
     context->saved_data["task"] = c10::IValue::make_capsule(
         c10::make_intrusive<FeatureCapsule>(task, std::move(sorted), sorts ? at::Tensor() : rows, batch));
     context->save_for_backward({table, sums});

@@ -72,10 +72,11 @@ struct FusedMlp : torch::autograd::Function<FusedMlp> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, at::TensorList parameters, bool has_head) {
     const c10::cuda::CUDAGuard guard(x.device());
     const std::size_t layers = parameters.size() / 2 - (has_head ? 1 : 0);
-    variable_list outputs{x}, kept;
+    variable_list outputs{x}, weights;
+    for (std::size_t l = 0; l < layers; ++l) weights.push_back(parameters[2 * l]);
+    variable_list kept = rounded(weights);
     for (std::size_t l = 0; l < layers; ++l) {
-      kept.push_back(parameters[2 * l].to(at::kBFloat16));
-      outputs.push_back(forward_layer(outputs.back(), kept.back(), parameters[2 * l + 1]));
+      outputs.push_back(forward_layer(outputs.back(), kept[l], parameters[2 * l + 1]));
     }
     at::Tensor result = outputs.back();
     if (has_head) {

@@ -12,19 +12,23 @@ bool is_device_matrix(const at::Tensor& x) {
   return x.is_cuda() && fits && x.dim() == 2 && x.is_contiguous() && x.size(0) > 0;
 }
 
+std::vector<at::Tensor> rounded(at::TensorList parameters) {
+  std::vector<at::Tensor> results, contiguous;  // which live until the launch
+  std::vector<cuda::Rounding> arrays;
+  for (const at::Tensor& parameter : parameters) {
+    contiguous.push_back(parameter.contiguous());
+    results.push_back(at::empty(parameter.sizes(), parameter.options().dtype(at::kBFloat16)));
+    arrays.push_back({contiguous.back().const_data_ptr<float>(), results.back().mutable_data_ptr(), parameter.numel()});
+  }
+  if (arrays.empty()) return results;
+  check_launch(cuda::round_arrays(arrays.data(), static_cast<int>(arrays.size()), stream_of(results[0])));
+  return results;
+}
+
 std::pair<at::Tensor, at::Tensor> fitting(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType type) {
   if (type == at::kFloat) return {weight, bias};
-  if (!weight.is_contiguous() || !bias.is_contiguous()) return {weight.to(type), bias.to(type)};
-  const at::Tensor to_weight = at::empty(weight.sizes(), weight.options().dtype(type));
-  const at::Tensor to_bias = at::empty(bias.sizes(), bias.options().dtype(type));
-  check_launch(cuda::round_pair({.first = weight.const_data_ptr<float>(),
-                                 .second = bias.const_data_ptr<float>(),
-                                 .to_first = to_weight.mutable_data_ptr(),
-                                 .to_second = to_bias.mutable_data_ptr(),
-                                 .first_count = weight.numel(),
-                                 .second_count = bias.numel()},
-                                stream_of(weight)));
-  return {to_weight, to_bias};
+  const auto both = rounded({weight, bias});
+  return {both[0], both[1]};
 }
 
 at::Tensor float_product(const at::Tensor& a, const at::Tensor& b) {

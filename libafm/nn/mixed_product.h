@@ -3,6 +3,7 @@
 // Private: products of float32 parameters with what a GPU holds in float32 or bfloat16. Only in a build with AFM_CUDA.
 
 #include <utility>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -11,6 +12,8 @@ namespace afm::nn {
 // float32 or bfloat16, [B, n], contiguous, with rows, on a GPU.
 bool is_device_matrix(const at::Tensor& x);
 
+// Parameters of float32 in bfloat16, all in one launch.
+std::vector<at::Tensor> rounded(at::TensorList parameters);
 // weight and bias in the type of what they meet.
 std::pair<at::Tensor, at::Tensor> fitting(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType type);
 
