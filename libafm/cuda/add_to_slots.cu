@@ -80,7 +80,7 @@ template <int kLanes, int kColumns, typename In>
 class FieldAdder {
  public:
   static constexpr int kWidth = kLanes * kColumns;
-  static constexpr int kCount = kColumns == 4 ? 8 : 4;  // places under way at once
+  static constexpr int kCount = kColumns == 4 ? 6 : 3;  // places under way at once
 
   __device__ FieldAdder(const Table& table, const RowGradients& task, const RowSlots& slots, Aligned aligned,
                         const HotRows<kWidth>& hot, int field)
@@ -93,9 +93,9 @@ class FieldAdder {
         d_(threadIdx.x % kLanes * kColumns),
         first_row_(static_cast<uint32_t>(table.first_row[field])) {}
 
-  __device__ void run(int64_t begin, int64_t end) const {
+  __device__ void run(int begin, int end) const {
     clear();
-    for (int64_t at = begin; at < end; at += kCount) add_samples(at, end);
+    for (int at = begin; at < end; at += kCount) add_samples(at, end);
     __syncwarp(lanes_mask<kLanes>());
     flush();
   }
@@ -116,27 +116,28 @@ class FieldAdder {
     __syncwarp(lanes_mask<kLanes>());
   }
 
-  __device__ void add_samples(int64_t at, int64_t end) const {
+  __device__ void add_samples(int at, int end) const {
+    const auto sample_of = [&](int u) { return min(at + u, end - 1); };
     uint32_t number[kCount], slot[kCount];
-    Sums<kColumns> sums[kCount];
+#pragma unroll
+    for (int u = 0; u < kCount; ++u)
+      number[u] = task_.rows[static_cast<int64_t>(sample_of(u)) * table_.fields + field_] - first_row_;
+    LoadedPlaces<In, kColumns, kCount> places;
+    places.load(table_, task_, aligned_, d_, [&](int u) {
+      return Place{static_cast<uint32_t>(sample_of(u)), static_cast<uint32_t>(field_)};
+    });
 #pragma unroll
     for (int u = 0; u < kCount; ++u) {
-      sums[u].clear();
-      if (at + u >= end) continue;
-      number[u] = task_.rows[(at + u) * table_.fields + field_] - first_row_;
-      load_place<In>(table_, task_, aligned_, at + u, field_, d_, sums[u]);
+      if (number[u] >= hot_.most) slot[u] = slots_.slot_of[first_row_ + number[u]];
     }
 #pragma unroll
     for (int u = 0; u < kCount; ++u) {
-      if (at + u < end && number[u] >= hot_.most) slot[u] = slots_.slot_of[first_row_ + number[u]];
-    }
-#pragma unroll
-    for (int u = 0; u < kCount; ++u) {
       if (at + u >= end) continue;
+      const Sums<kColumns> sums = places.gradient(u);
       if (number[u] < hot_.most) {
-        add_shared(place_of(static_cast<int>(number[u])), sums[u]);
+        add_shared(place_of(static_cast<int>(number[u])), sums);
       } else {
-        add_global(slot[u], sums[u].values, sums[u].score);
+        add_global(slot[u], sums.values, sums.score);
       }
     }
   }
@@ -180,8 +181,8 @@ __global__ void __launch_bounds__(kAddThreads)
                       const int hot_rows, const int64_t stretch) {
   extern __shared__ float4 memory[];
   const HotRows<kLanes * kColumns> hot(reinterpret_cast<float*>(memory), table.fields, hot_rows);
-  const int64_t begin = blockIdx.x * stretch;
-  const int64_t end = min(begin + stretch, task.batch);
+  const auto begin = static_cast<int>(blockIdx.x * stretch);
+  const auto end = static_cast<int>(min(begin + stretch, task.batch));
   const int groups = blockDim.x / kLanes;
   for (int field = threadIdx.x / kLanes; field < table.fields; field += groups) {
     FieldAdder<kLanes, kColumns, In>(table, task, slots, aligned, hot, field).run(begin, end);

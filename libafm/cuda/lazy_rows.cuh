@@ -58,6 +58,7 @@ template <int lanes, int columns>
 class AdamRowWriter {
  public:
   static constexpr int kLanes = lanes, kColumns = columns;
+  static constexpr int kRowsAtOnce = 1;  // more would not fit into registers
   using Sink = LazyAdam;
   using State = AdamRowState<kColumns>;
 
@@ -76,15 +77,14 @@ class AdamRowWriter {
     state.wide_square = adam_.squares[start + table_.dim];
   }
 
-  // Not inlined: the compiler would do it for each place that a lane has open, and take minutes.
-  __device__ __noinline__ void write(uint32_t number, const Sums<kColumns>& sums, State state) const {
+  __device__ void write(uint32_t number, const Sums<kColumns>& sums, State state) const {
     const int steps = adam_.history.count->steps;
     if (!owes_nothing(adam_, state.behind, steps)) catch_up_row(state);
     const AdamStep now = *adam_.history.now;
     const int64_t start = static_cast<int64_t>(number) * table_.stride;
 #pragma unroll
     for (int c = 0; c < kColumns; ++c) {
-      const int d = lane_ * kColumns + c;
+      const int d = column(c);
       if (d >= table_.dim) continue;
       const float gradient = sums.values[c] - (interaction_ ? state.values[c] * sums.score : 0.0F);
       take_step(state.values[c], state.means[c], state.squares[c], gradient, adam_.l2, now);
@@ -99,12 +99,12 @@ class AdamRowWriter {
   }
 
  private:
+  __device__ int column(int c) const { return lane_ + c * kLanes; }
   __device__ bool has_wide() const { return table_.stride > table_.dim; }
 
   __device__ void read_part(const float* row, float (&to)[kColumns]) const {
 #pragma unroll
-    for (int c = 0; c < kColumns; ++c) to[c] = 0;
-    load_values<kColumns>(row, lane_ * kColumns, table_.dim, false, to);
+    for (int c = 0; c < kColumns; ++c) to[c] = column(c) < table_.dim ? row[column(c)] : 0.0F;
   }
 
   __device__ void catch_up_row(State& state) const {

@@ -8,7 +8,7 @@ size_t gradient_scratch(int64_t places, int dim) {
   if (places == 0) return 0;
   size_t blocks = 0;
   with_vector_shape(dim, [&](auto shape) {
-    blocks = blocks_for(places, block_places(places, decltype(shape)::kLanes));
+    blocks = row_blocks<decltype(shape)>(places);
     return static_cast<Status>(cudaSuccess);
   });
   return blocks * (2 * sizeof(float) * static_cast<size_t>(dim + 1) + sizeof(uint32_t) + 1);

@@ -16,7 +16,7 @@ struct Sink {
 template <int kLanes>
 __device__ unsigned lanes_mask() {
   if constexpr (kLanes == kWarp) {
-    return 0xffffffffU;
+    return kWholeWarp;
   } else {
     return ((1U << kLanes) - 1) << (threadIdx.x % kWarp / kLanes * kLanes);
   }
@@ -32,26 +32,12 @@ struct Sums {
     for (int c = 0; c < kColumns; ++c) values[c] = 0;
     score = 0;
   }
-};
-
-// Values [d, d + kColumns) of a row of `dim`; `vectors`: rows begin and end at a multiple of 4 values, aligned so.
-template <int kColumns, typename T>
-__device__ void load_values(const T* row, int d, int dim, bool vectors, float (&to)[kColumns]) {
-  if (vectors) {
+  __device__ void add(const Sums& other) {
 #pragma unroll
-    for (int c = 0; c < kColumns; c += 4) {
-      if (d + c >= dim) continue;
-      const auto four = *reinterpret_cast<const Vector<T, 4>*>(row + d + c);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) to[c + i] = to_float(four.values[i]);
-    }
-  } else {
-#pragma unroll
-    for (int c = 0; c < kColumns; ++c) {
-      if (d + c < dim) to[c] = to_float(row[d + c]);
-    }
+    for (int c = 0; c < kColumns; ++c) values[c] += other.values[c];
+    score += other.score;
   }
-}
+};
 
 // What a step needs of a row as it is.
 template <int kColumns>
@@ -60,23 +46,29 @@ struct RowState {
   float wide, square, wide_square;
 };
 
-// A group of lanes at its row.
+// A group of lanes at its row: a lane has the columns lane, lane + kLanes, ..., so that lanes side by side touch values
+// side by side, wherever the row lies.
 template <int lanes, int columns>
 class RowWriter {
  public:
   static constexpr int kLanes = lanes, kColumns = columns;
+  static constexpr int kRowsAtOnce = 2;  // that a group reads before it writes one
   using Sink = cuda::Sink;
   using State = RowState<kColumns>;
 
   __device__ RowWriter(const Table& table, const Sink& sink, bool interaction)
-      : table_(table), sink_(sink), interaction_(interaction), lane_(threadIdx.x % kLanes) {}
+      : table_(table), sink_(sink), interaction_(interaction), lane_(threadIdx.x % kLanes) {
+    if (sink.adagrad.squares != nullptr) rate_ = *sink.adagrad.rate * sink.adagrad.scale;
+  }
 
   __device__ void read(uint32_t number, RowState<kColumns>& state) const {
-#pragma unroll
-    for (int c = 0; c < kColumns; ++c) state.values[c] = 0;
     const bool steps = sink_.adagrad.squares != nullptr;
     const float* row = table_.rows + static_cast<int64_t>(number) * table_.stride;
-    if (interaction_ || steps) load_values<kColumns>(row, lane_ * kColumns, table_.dim, false, state.values);
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) {
+      const int d = column(c);
+      state.values[c] = (interaction_ || steps) && d < table_.dim ? row[d] : 0.0F;
+    }
     if (!steps) return;
     const float* squares = squares_of(number);
     state.square = *squares;
@@ -101,6 +93,7 @@ class RowWriter {
   }
 
  private:
+  __device__ int column(int c) const { return lane_ + c * kLanes; }
   __device__ bool has_wide() const { return table_.stride > table_.dim; }
   __device__ float* squares_of(uint32_t number) const {
     return sink_.adagrad.squares + static_cast<int64_t>(number) * (has_wide() ? 2 : 1);
@@ -109,7 +102,7 @@ class RowWriter {
   __device__ void keep(float* to, const float (&gradient)[kColumns], float score) const {
 #pragma unroll
     for (int c = 0; c < kColumns; ++c) {
-      const int d = lane_ * kColumns + c;
+      const int d = column(c);
       if (d < table_.dim) to[d] = gradient[c];
     }
     if (has_wide() && lane_ == 0) to[table_.dim] = score;
@@ -118,11 +111,10 @@ class RowWriter {
   __device__ void step(uint32_t number, float* row, float (&gradient)[kColumns], float score,
                        const RowState<kColumns>& state) const {
     const Adagrad& adagrad = sink_.adagrad;
-    const float rate = *adagrad.rate * adagrad.scale;
     float total = 0;
 #pragma unroll
     for (int c = 0; c < kColumns; ++c) {
-      if (lane_ * kColumns + c >= table_.dim) gradient[c] = 0;
+      if (column(c) >= table_.dim) gradient[c] = 0;
       gradient[c] += adagrad.l2 * state.values[c];
       total += gradient[c] * gradient[c];
     }
@@ -130,11 +122,11 @@ class RowWriter {
     for (int apart = kLanes / 2; apart > 0; apart /= 2) total += __shfl_xor_sync(lanes_mask<kLanes>(), total, apart);
     if (total > 0) {
       const float sum = state.square + total / static_cast<float>(table_.dim);
-      const float by = rate / (sqrtf(sum) + adagrad.epsilon);
+      const float by = rate_ / (sqrtf(sum) + adagrad.epsilon);
       if (lane_ == 0) *squares_of(number) = sum;
 #pragma unroll
       for (int c = 0; c < kColumns; ++c) {
-        const int d = lane_ * kColumns + c;
+        const int d = column(c);
         if (d < table_.dim) row[d] = state.values[c] - by * gradient[c];
       }
     }
@@ -143,13 +135,14 @@ class RowWriter {
     if (wide == 0) return;
     const float sum = state.wide_square + wide * wide;
     squares_of(number)[1] = sum;
-    row[table_.dim] = state.wide - rate / (sqrtf(sum) + adagrad.epsilon) * wide;
+    row[table_.dim] = state.wide - rate_ / (sqrtf(sum) + adagrad.epsilon) * wide;
   }
 
   const Table& table_;
   const Sink& sink_;
   const bool interaction_;
   const int lane_;
+  float rate_ = 0;
 };
 
 }  // namespace afm::cuda

@@ -10,6 +10,7 @@
 namespace afm::cuda {
 
 inline constexpr int kWarp = 32;
+inline constexpr unsigned kWholeWarp = 0xffffffffU;  // of the masks of shuffles
 
 template <int lanes, int columns>
 struct Shape {

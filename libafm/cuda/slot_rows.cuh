@@ -22,12 +22,12 @@ __global__ void __launch_bounds__(kSlotThreads)
     const uint32_t row = slots.row_of[slot];
     typename Writer::State state;
     writer.read(row, state);
-    float* values = slots.sums + (static_cast<int64_t>(slot) * kLanes + lane) * kColumns;
+    float* values = slots.sums + static_cast<int64_t>(slot) * kLanes * kColumns + lane;
     Sums<kColumns> sums;
 #pragma unroll
     for (int c = 0; c < kColumns; ++c) {
-      sums.values[c] = values[c];
-      values[c] = 0;
+      sums.values[c] = values[c * kLanes];
+      values[c * kLanes] = 0;
     }
     sums.score = slots.scores[slot];
     writer.write(row, sums, state);

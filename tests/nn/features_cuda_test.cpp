@@ -99,6 +99,38 @@ FeatureProbe feature_probe(const EmbeddingFeatures& exact, int64_t batch) {
   return {torch::randn(exact.input.sizes(), at::kFloat), torch::randn({batch}, at::kFloat)};
 }
 
+enum class Rows { kOne, kDistinct, kSkewed };  // that the places of a field read
+
+struct RunCase {
+  int64_t dim, fields, batch, dense;
+  Rows rows;
+  at::ScalarType type;
+};
+
+// Runs within a lane, a warp, a block and over many blocks, in small and in large blocks, in vectors and without.
+std::vector<RunCase> run_cases() {
+  std::vector<RunCase> cases;
+  for (const int64_t dim : {1, 3, 8, 16, 20, 40, 100, 256}) {
+    for (const Rows rows : {Rows::kOne, Rows::kDistinct, Rows::kSkewed}) {
+      cases.push_back({dim, 1, 40001, dim % 2, rows, at::kFloat});
+      cases.push_back({dim, 39, 700, 0, rows, at::kBFloat16});
+      cases.push_back({dim, 39, 257, 13, rows, at::kBFloat16});  // rows of the input that are not aligned
+    }
+  }
+  for (const int64_t dim : {3, 8, 16, 20, 40, 100}) cases.push_back({dim, 1, 530000, 0, Rows::kOne, at::kFloat});
+  for (const int64_t dim : {8, 16, 20}) {
+    cases.push_back({dim, 39, 14000, 0, Rows::kSkewed, at::kBFloat16});
+    cases.push_back({dim, 39, 14000, 1, Rows::kSkewed, at::kFloat});
+  }
+  return cases;
+}
+
+at::Tensor run_ids(const RunCase& run, const FeatureCase& c) {
+  if (run.rows == Rows::kSkewed) return skewed_feature_ids(c);
+  if (run.rows == Rows::kOne) return torch::ones({c.batch, run.fields}, torch::kInt32);
+  return torch::randperm(c.batch, torch::kInt32).unsqueeze(1).expand({c.batch, run.fields}).contiguous();
+}
+
 }  // namespace
 
 TEST_CASE("features on a GPU and their gradients are those of float64, whatever the shape", "[cuda]") {
@@ -127,6 +159,69 @@ TEST_CASE("features on a GPU and their gradients are those of float64, whatever 
     CHECK(feature_error(got, want) < kFeatureSumError);
     CHECK(feature_error(got, want * 1.001) > kFeatureSumError);  // the bound can fail
   }
+}
+
+TEST_CASE("runs of any length are added up as in float64, and to the same bits each time", "[cuda]") {
+  need_features();
+  torch::manual_seed(5);
+  int which = 0;
+  for (const RunCase& run : run_cases()) {
+    CAPTURE(run.dim, run.fields, run.batch, run.dense, static_cast<int>(run.rows), run.type == at::kFloat);
+    const int64_t cardinality = run.rows == Rows::kDistinct ? run.batch : 3000;
+    const bool interaction = ++which % 2 == 0;
+    const FeatureCase c{std::vector<int64_t>(static_cast<std::size_t>(run.fields), cardinality),
+                        run.dim,
+                        run.batch,
+                        run.dense,
+                        /*wide=*/true,
+                        interaction};
+    Embedding exact = case_embedding(c), device = case_embedding(c);
+    {
+      const torch::NoGradGuard no_grad;
+      device->weight.copy_(exact->weight);
+    }
+    device->to(at::kCUDA);
+    device->feature_type = run.type;
+    exact->to(at::kDouble);
+    const at::Tensor ids = run_ids(run, c), dense = c.dense > 0 ? torch::randn({c.batch, c.dense}) : at::Tensor();
+    const EmbeddingFeatures expected = exact_features(exact, c, ids, dense);
+    FeatureProbe probe = feature_probe(expected, c.batch);
+    probe.input = probe.input.to(run.type).to(at::kFloat);  // so that the gradient that goes back is exact
+    const at::Tensor want = torch::autograd::grad({probe.of(expected)}, {exact->weight})[0];
+    const at::Tensor ids_there = ids.cuda(), dense_there = dense.defined() ? dense.cuda() : dense;
+    const auto gradient = [&] {
+      return torch::autograd::grad({probe.of(*device->features(ids_there, dense_there, interaction))},
+                                   {device->weight})[0];
+    };
+    const at::Tensor got = gradient();
+    CHECK(feature_error(got, want) < kFeatureSumError);
+    CHECK(feature_error(got, want * 1.001) > kFeatureSumError);  // the bound can fail
+    for (int i = 0; i < 4; ++i) CHECK(at::equal(gradient(), got));
+  }
+}
+
+TEST_CASE("a gradient of the features alone, or of the score alone, is that of float64", "[cuda]") {
+  need_features();
+  torch::manual_seed(6);
+  const FeatureCase c{{1, 50, 3000}, 16, 3001, 0, true, true};
+  Embedding exact = case_embedding(c), device = case_embedding(c);
+  {
+    const torch::NoGradGuard no_grad;
+    device->weight.copy_(exact->weight);
+  }
+  device->to(at::kCUDA);
+  exact->to(at::kDouble);
+  const at::Tensor ids = skewed_feature_ids(c), weights = torch::randn({c.batch}, torch::kDouble);
+  const EmbeddingFeatures expected = exact_features(exact, c, ids, {});
+  const auto features = device->features(ids.cuda(), {}, c.interaction);
+  const auto gradient = [&](const at::Tensor& values, const at::Tensor& table) {
+    const at::Tensor sum = values.dim() == 2 ? values.sum(1) : values;
+    return torch::autograd::grad({(sum * weights.to(sum.options())).sum()}, {table}, {}, /*retain_graph=*/true)[0];
+  };
+  CHECK(feature_error(gradient(features->input, device->weight), gradient(expected.input, exact->weight)) <
+        kFeatureSumError);
+  CHECK(feature_error(gradient(features->score, device->weight), gradient(expected.score, exact->weight)) <
+        kFeatureSumError);
 }
 
 TEST_CASE("gradients of features are the same bits each time", "[cuda]") {

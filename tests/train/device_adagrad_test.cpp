@@ -72,9 +72,10 @@ TEST_CASE("row-wise Adagrad fused on a GPU takes the steps of the CPU", "[cuda]"
   CHECK(adagrad_difference(on_gpu->state().at("weight.sum"), on_cpu.state().at("weight.sum")) < kAdagradTolerance);
 }
 
-TEST_CASE("gradients added up by atomics are those of float64, whatever the shape, and leave nothing behind",
+TEST_CASE("steps fused on a GPU, by atomics or not, are those of float64, whatever the shape, and leave nothing behind",
           "[cuda]") {
   if (!torch::cuda::is_available()) SKIP("no CUDA device");
+  const bool deterministic = GENERATE(false, true);
   torch::manual_seed(7);
   std::mt19937 random(11);
   const auto below = [&](int64_t end) { return static_cast<int64_t>(random() % static_cast<uint64_t>(end)); };
@@ -85,7 +86,7 @@ TEST_CASE("gradients added up by atomics are those of float64, whatever the shap
     nn::EmbeddingOptions options{.embedding_dim = dim, .wide = trial % 2 == 0, .init_std = 0.5};
     const int64_t fields = 1 + below(dim > 64 || batch > 5000 ? 4 : 45);
     for (int64_t f = 0; f < fields; ++f) options.cardinalities.push_back(1 + below(f % 3 == 0 ? 3 : 3000));
-    CAPTURE(options.cardinalities, dim, batch, options.wide);
+    CAPTURE(deterministic, options.cardinalities, dim, batch, options.wide);
     nn::Embedding exact(options), gpu(options);
     exact->to(at::kDouble);
     {
@@ -93,7 +94,7 @@ TEST_CASE("gradients added up by atomics are those of float64, whatever the shap
       exact->weight.copy_(gpu->weight);
     }
     gpu->to(at::kCUDA);
-    const auto on_gpu = device_adagrad(*gpu, "weight", 0, 1, /*deterministic=*/false);
+    const auto on_gpu = device_adagrad(*gpu, "weight", 0, 1, deterministic);
     if (!on_gpu) SKIP("a build without AFM_CUDA");
     at::Tensor squares = torch::zeros({exact->weight.size(0)}, torch::kDouble);
     for (int step = 0; step < 3; ++step) {  // in slots that were used before

@@ -115,8 +115,9 @@ TEST_CASE("Adam at the cost of the rows that are read is dense Adam on a GPU, at
   if (!torch::cuda::is_available()) SKIP("no CUDA device");
   torch::manual_seed(12);
   using Case = std::tuple<int64_t, double, bool>;
-  const auto [dim, l2, deterministic] = GENERATE(Case(16, 0.0, true), Case(5, 0.0, true), Case(16, 0.01, true),
-                                                 Case(5, 0.0, false), Case(16, 0.01, false));
+  const auto [dim, l2, deterministic] =
+      GENERATE(Case(16, 0.0, true), Case(5, 0.0, true), Case(16, 0.01, true), Case(3, 0.0, true), Case(20, 0.01, true),
+               Case(100, 0.0, true), Case(256, 0.0, true), Case(5, 0.0, false), Case(16, 0.01, false));
   LazyPair pair(dim, l2, deterministic);
   if (!pair.exists()) SKIP("a build without AFM_CUDA");
   const at::Tensor before = pair.gpu()->weight.detach().cpu().to(at::kDouble);
