@@ -273,10 +273,10 @@ __global__ void __launch_bounds__(kRowThreads, row_blocks_at_once<Writer::kColum
   }
 }
 
-// One group of lanes per block that has an open tail.
+// One group of lanes per block that has an open tail. The 1: else the compiler would spare registers, and loads wait.
 template <typename Writer>
-__global__ void __launch_bounds__(kRowThreads) join_rows_kernel(const Table table, const typename Writer::Sink sink,
-                                                                const Rest left, int blocks, bool interaction) {
+__global__ void __launch_bounds__(kRowThreads, 1) join_rows_kernel(const Table table, const typename Writer::Sink sink,
+                                                                   const Rest left, int blocks, bool interaction) {
   constexpr int kLanes = Writer::kLanes, kColumns = Writer::kColumns;
   constexpr int kCount = 64 / kColumns;  // heads under way at once
   const int from = (blockIdx.x * kRowThreads + threadIdx.x) / kLanes, lane = threadIdx.x % kLanes;
@@ -308,9 +308,9 @@ __global__ void __launch_bounds__(kRowThreads) join_rows_kernel(const Table tabl
     }
 #pragma unroll
     for (int u = 0; u < kCount; ++u) {
-      if (!goes_on) continue;
+      if (!goes_on) heads[u].clear();  // rather than a branch, which the loads would be moved into
       sums.add(heads[u]);
-      goes_on = (flags[u] & kThrough) != 0;
+      goes_on = goes_on && (flags[u] & kThrough) != 0;
     }
   }
   writer.write(row, sums, state);
