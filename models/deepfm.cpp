@@ -36,8 +36,8 @@ DeepFMImpl::DeepFMImpl(DeepFMOptions chosen, Schema counted, const RankPlan& pla
 
 at::Tensor DeepFMImpl::forward(const Batch& batch) {
   if (const auto fused = fused_features(*embedding, batch, schema().dense_count(), /*interaction=*/true)) {
-    return first_order(fused->score, wide_dense, wide_dense ? batch.dense : at::Tensor(), bias) +
-           mlp->forward(fused->input).squeeze(1);
+    const at::Tensor score = wide_dense ? fused->score + wide_dense->forward(batch.dense).squeeze(1) : fused->score;
+    return mlp->forward_beside(fused->input, score, bias);
   }
   const nn::EmbeddingOutput output = embedding->lookup(batch.ids);
   const at::Tensor read = read_of(*embedding, output, batch.ids);

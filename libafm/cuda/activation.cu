@@ -106,7 +106,11 @@ __global__ void __launch_bounds__(kVectors* kRowsAtOnce) row_kernel(const Row ta
     for (int i = 0; i < kCount; ++i) sum += to_float(values.values[i]) * task.weight[c + i];
   }
   for (int apart = kWarp / 2; apart > 0; apart /= 2) sum += __shfl_xor_sync(0xffffffffU, sum, apart);
-  if (threadIdx.x % kWarp == 0) y[row] = task.bias != nullptr ? sum + *task.bias : sum;
+  if (threadIdx.x % kWarp > 0) return;
+  if (task.bias != nullptr) sum += *task.bias;
+  if (task.beside != nullptr) sum += task.beside[row];
+  if (task.beside_bias != nullptr) sum += *task.beside_bias;
+  y[row] = sum;
 }
 
 // As gate_kernel: parts [stripes, width] with the width of sums_of_row().

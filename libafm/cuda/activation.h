@@ -31,11 +31,13 @@ struct Rounding {
 };
 Status round_arrays(const Rounding* arrays, int count, Stream stream);
 
-// A linear layer of one output: y = x weight + bias.
+// A linear layer of one output, and what stands beside it: y = x weight + bias + beside + beside_bias.
 struct Row {
-  const void* x;        // [rows, columns] of `element`
-  const float* weight;  // [columns]
-  const float* bias;    // [1]; null: zero
+  const void* x;             // [rows, columns] of `element`
+  const float* weight;       // [columns]
+  const float* bias;         // [1]; null: zero
+  const float* beside;       // [rows]; null: zero
+  const float* beside_bias;  // [1]; null: zero
   int64_t rows, columns;
   Element element;
 };

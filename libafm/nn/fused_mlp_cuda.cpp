@@ -66,26 +66,33 @@ at::Tensor weight_gradient(const at::Tensor& gradient, const at::Tensor& x, cons
   return to_weight;
 }
 
-// Parameters: weight and bias of each hidden layer, then those of the head. Saved: x and the output of each hidden
-// layer, then each hidden layer's weight as it was multiplied, then the head's.
+// Inputs: x, weight and bias of each hidden layer, then what PlainHead has of the head and beside it. Saved: x and the
+// output of each hidden layer, then each hidden layer's weight as it was multiplied, then the head's.
 struct FusedMlp : torch::autograd::Function<FusedMlp> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, at::TensorList parameters, bool has_head) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, at::TensorList parameters, int64_t layers) {
     const c10::cuda::CUDAGuard guard(x.device());
-    const std::size_t layers = parameters.size() / 2 - (has_head ? 1 : 0);
+    const auto hidden = static_cast<std::size_t>(layers);
     variable_list outputs{x}, weights;
-    for (std::size_t l = 0; l < layers; ++l) weights.push_back(parameters[2 * l]);
+    for (std::size_t l = 0; l < hidden; ++l) weights.push_back(parameters[2 * l]);
     variable_list kept = rounded(weights);
-    for (std::size_t l = 0; l < layers; ++l) {
+    for (std::size_t l = 0; l < hidden; ++l) {
       outputs.push_back(forward_layer(outputs.back(), kept[l], parameters[2 * l + 1]));
     }
+    const at::TensorList rest = parameters.slice(2 * hidden);
     at::Tensor result = outputs.back();
-    if (has_head) {
-      const at::Tensor &last = outputs.back(), &weight = parameters[2 * layers], &bias = parameters[2 * layers + 1];
-      kept.push_back(weight);
-      result = at::empty({x.size(0), 1}, weight.options());
-      check_launch(cuda::row_forward(row_of(last, weight, bias), floats_of(result), stream_of(x)));
+    if (!rest.empty()) {
+      kept.push_back(rest[0]);
+      result = at::empty({x.size(0), 1}, rest[0].options());
+      cuda::Row row = row_of(outputs.back(), rest[0]);
+      row.bias = rest[1].const_data_ptr<float>();
+      if (rest.size() > 2) {
+        row.beside = rest[2].const_data_ptr<float>();
+        row.beside_bias = rest[3].const_data_ptr<float>();
+      }
+      check_launch(cuda::row_forward(row, floats_of(result), stream_of(x)));
     }
-    context->saved_data["has_head"] = has_head;
+    context->saved_data["layers"] = layers;
+    context->saved_data["parts_of_head"] = static_cast<int64_t>(rest.size());
     outputs.insert(outputs.end(), kept.begin(), kept.end());
     context->save_for_backward(std::move(outputs));
     return result;
@@ -94,19 +101,23 @@ struct FusedMlp : torch::autograd::Function<FusedMlp> {
   static variable_list backward(AutogradContext* context, variable_list& incoming) {
     refuse_second_derivative("Mlp");
     const variable_list saved = context->get_saved_variables();
-    const bool has_head = context->saved_data["has_head"].toBool();
-    const std::size_t layers = (saved.size() - (has_head ? 2 : 1)) / 2;
+    const auto layers = static_cast<std::size_t>(context->saved_data["layers"].toInt());
+    const auto parts_of_head = static_cast<std::size_t>(context->saved_data["parts_of_head"].toInt());
     const auto x_of = [&](std::size_t l) -> const at::Tensor& { return saved[l]; };
     const auto weight_of = [&](std::size_t l) -> const at::Tensor& { return saved[layers + 1 + l]; };
     const c10::cuda::CUDAGuard guard(saved[0].device());
 
-    variable_list gradients(2 + 2 * layers + (has_head ? 2 : 0));  // of x, the parameters, and has_head
+    variable_list gradients(1 + 2 * layers + parts_of_head + 1);  // the last is that of a number
     const auto to_weight = [&](std::size_t l) -> at::Tensor& { return gradients[1 + 2 * l]; };
     const auto to_bias = [&](std::size_t l) -> at::Tensor& { return gradients[2 + 2 * l]; };
 
-    at::Tensor gradient = has_head ? through_head(incoming[0], x_of(layers), weight_of(layers), to_bias(layers - 1),
-                                                  to_weight(layers), to_bias(layers))
-                                   : through_relu(incoming[0], x_of(layers), to_bias(layers - 1));
+    at::Tensor gradient = parts_of_head > 0 ? through_head(incoming[0], x_of(layers), weight_of(layers),
+                                                           to_bias(layers - 1), to_weight(layers), to_bias(layers))
+                                            : through_relu(incoming[0], x_of(layers), to_bias(layers - 1));
+    if (parts_of_head > 2) {
+      to_weight(layers + 1) = incoming[0].squeeze(1);
+      to_bias(layers + 1) = to_bias(layers).clone();  // no two parameters share the memory of a gradient
+    }
     for (std::size_t l = layers - 1; l > 0; --l) {
       to_weight(l) = weight_gradient(gradient, x_of(l), weight_of(l));
       gradient = gradient_below(gradient, weight_of(l), x_of(l), to_bias(l - 1));
@@ -117,10 +128,12 @@ struct FusedMlp : torch::autograd::Function<FusedMlp> {
   }
 
  private:
-  static cuda::Row row_of(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  static cuda::Row row_of(const at::Tensor& x, const at::Tensor& weight) {
     return {.x = x.const_data_ptr(),
             .weight = weight.const_data_ptr<float>(),
-            .bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr,
+            .bias = nullptr,
+            .beside = nullptr,
+            .beside_bias = nullptr,
             .rows = x.size(0),
             .columns = x.size(1),
             .element = element_of(x.scalar_type())};
@@ -134,7 +147,7 @@ struct FusedMlp : torch::autograd::Function<FusedMlp> {
     const at::Tensor gradient = incoming.contiguous(), to_last = at::empty_like(last);
     const at::Tensor sums = at::empty({count}, weight.options());
     const at::Tensor scratch = bytes_like(cuda::parts_bytes(last.size(0), count), last);
-    check_launch(cuda::row_backward(row_of(last, weight, {}),
+    check_launch(cuda::row_backward(row_of(last, weight),
                                     {.incoming = gradient.const_data_ptr<float>(),
                                      .to_x = to_last.mutable_data_ptr(),
                                      .sums = floats_of(sums),
@@ -170,19 +183,29 @@ bool serves(const at::Tensor& x, const PlainLayer& layer) {
          bias.is_contiguous() && cuda::has_products(shape_of(x, weight));
 }
 
+bool is_vector(const at::Tensor& values, int64_t size) {
+  return values.defined() && values.is_cuda() && values.scalar_type() == at::kFloat && values.dim() == 1 &&
+         values.size(0) == size && values.is_contiguous();
+}
+
+bool serves(const at::Tensor& x, const PlainHead& head) {
+  if (!head.weight.defined()) return !head.beside.defined();
+  return head.weight.scalar_type() == at::kFloat && head.weight.is_contiguous() && is_vector(head.bias, 1) &&
+         (!head.beside.defined() || (is_vector(head.beside, x.size(0)) && is_vector(head.beside_bias, 1)));
+}
+
 }  // namespace
 
-std::optional<at::Tensor> fused_mlp(const at::Tensor& x, const std::vector<PlainLayer>& hidden,
-                                    const PlainLayer& head) {
+std::optional<at::Tensor> fused_mlp(const at::Tensor& x, const std::vector<PlainLayer>& hidden, const PlainHead& head) {
   if (hidden.empty() || !is_device_matrix(x) || x.scalar_type() != at::kBFloat16) return std::nullopt;
   const c10::cuda::CUDAGuard guard(x.device());
   const auto served = [&](const PlainLayer& layer) { return serves(x, layer); };
-  if (!std::ranges::all_of(hidden, served)) return std::nullopt;
+  if (!std::ranges::all_of(hidden, served) || !serves(x, head)) return std::nullopt;
   std::vector<at::Tensor> parameters;
   for (const PlainLayer& layer : hidden) parameters.insert(parameters.end(), {layer.weight, layer.bias});
-  const bool has_head = head.weight.defined();
-  if (has_head) parameters.insert(parameters.end(), {head.weight, head.bias});
-  return FusedMlp::apply(x, at::TensorList(parameters), has_head);
+  if (head.weight.defined()) parameters.insert(parameters.end(), {head.weight, head.bias});
+  if (head.beside.defined()) parameters.insert(parameters.end(), {head.beside, head.beside_bias});
+  return FusedMlp::apply(x, at::TensorList(parameters), static_cast<int64_t>(hidden.size()));
 }
 
 }  // namespace afm::nn

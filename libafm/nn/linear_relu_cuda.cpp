@@ -85,6 +85,8 @@ struct LinearRow : torch::autograd::Function<LinearRow> {
     return {.x = x.const_data_ptr(),
             .weight = weight.const_data_ptr<float>(),
             .bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr,
+            .beside = nullptr,
+            .beside_bias = nullptr,
             .rows = x.size(0),
             .columns = x.size(1),
             .element = element_of(x.scalar_type())};

@@ -74,16 +74,22 @@ at::Tensor MlpImpl::forward(at::Tensor x) {
   return head ? head->forward(x) : x;
 }
 
-std::optional<at::Tensor> MlpImpl::fused(const at::Tensor& x) const {
+at::Tensor MlpImpl::forward_beside(const at::Tensor& x, const at::Tensor& beside, const at::Tensor& beside_bias) {
+  if (const auto logit = fused(x, beside, beside_bias)) return logit->squeeze(1);
+  return beside + beside_bias + forward(x).squeeze(1);
+}
+
+std::optional<at::Tensor> MlpImpl::fused(const at::Tensor& x, const at::Tensor& beside,
+                                         const at::Tensor& beside_bias) const {
   if (!x.is_cuda() || !norms.empty() || (is_training() && options.dropout > 0)) return std::nullopt;
   std::vector<PlainLayer> hidden;
   for (const Linear& layer : layers) {
     if (!layer->is_plain()) return std::nullopt;
     hidden.push_back({layer->weight, layer->bias});
   }
-  if (!head) return fused_mlp(x, hidden, {});
+  if (!head) return beside.defined() ? std::nullopt : fused_mlp(x, hidden, {});
   if (!head->is_plain() || head->options.out_features != 1) return std::nullopt;
-  return fused_mlp(x, hidden, {head->weight, head->bias});
+  return fused_mlp(x, hidden, {head->weight, head->bias, beside, beside_bias});
 }
 
 int64_t MlpImpl::output_width() const {

@@ -32,6 +32,8 @@ class MlpImpl : public torch::nn::Cloneable<MlpImpl> {
   std::shared_ptr<torch::nn::Module> clone(const std::optional<torch::Device>& device = std::nullopt) const override;
 
   at::Tensor forward(at::Tensor x);  // [B, n] -> [B, out_features] or [B, H_last]
+  // forward(x) of one output + beside [B] + beside_bias [1] -> [B]: the logit of a model that has other parts.
+  at::Tensor forward_beside(const at::Tensor& x, const at::Tensor& beside, const at::Tensor& beside_bias);
   int64_t output_width() const;
 
   MlpOptions options;
@@ -41,7 +43,9 @@ class MlpImpl : public torch::nn::Cloneable<MlpImpl> {
 
  private:
   void adopt_children();
-  std::optional<at::Tensor> fused(const at::Tensor& x) const;  // forward(), where it is one function
+  // forward() or forward_beside(), where they are one function.
+  std::optional<at::Tensor> fused(const at::Tensor& x, const at::Tensor& beside = {},
+                                  const at::Tensor& beside_bias = {}) const;
 };
 TORCH_MODULE(Mlp);
 

@@ -21,7 +21,7 @@ std::optional<at::Tensor> fused_linear_row(const at::Tensor&, const at::Tensor&,
   return std::nullopt;
 }
 
-std::optional<at::Tensor> fused_mlp(const at::Tensor&, const std::vector<PlainLayer>&, const PlainLayer&) {
+std::optional<at::Tensor> fused_mlp(const at::Tensor&, const std::vector<PlainLayer>&, const PlainHead&) {
   return std::nullopt;
 }
 

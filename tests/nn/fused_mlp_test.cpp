@@ -27,6 +27,8 @@ at::Tensor rounded(const at::Tensor& x) {
 
 at::Tensor exact_of(const at::Tensor& x) { return x.detach().cpu().to(at::kDouble).requires_grad_(); }
 
+enum class Form { kHidden, kHead, kBeside };
+
 struct MlpShape {
   int64_t rows;
   std::vector<int64_t> widths;  // of x, then of each layer
@@ -37,7 +39,8 @@ struct MlpShape {
 TEST_CASE("hidden layers as one function on a GPU, and their gradients, are those of float64", "[cuda]") {
   if (!torch::cuda::is_available()) SKIP("no CUDA device");
   torch::manual_seed(8);
-  const bool with_head = GENERATE(true, false);
+  const Form form = GENERATE(Form::kHidden, Form::kHead, Form::kBeside);
+  const bool with_head = form != Form::kHidden;
   const auto each = GENERATE(from_range(std::vector<MlpShape>{{1, {96, 128}},
                                                               {7, {104, 96, 136}},
                                                               {1000, {624, 400, 400, 400}},
@@ -47,7 +50,7 @@ TEST_CASE("hidden layers as one function on a GPU, and their gradients, are thos
                                                               {70001, {160, 400, 104}}}));
   const int64_t rows = each.rows;
   const std::vector<int64_t>& widths = each.widths;
-  CAPTURE(rows, widths, with_head);
+  CAPTURE(rows, widths, static_cast<int>(form));
   const auto parameter = [](const at::Tensor& values) { return values.cuda().requires_grad_(); };
   const at::Tensor x = parameter(torch::randn(at::IntArrayRef{rows, widths[0]}).to(at::kBFloat16));
   std::vector<PlainLayer> layers;
@@ -58,11 +61,16 @@ TEST_CASE("hidden layers as one function on a GPU, and their gradients, are thos
     inputs.insert(inputs.end(), {layers.back().weight, layers.back().bias});
   };
   for (std::size_t l = 1; l < widths.size(); ++l) add(widths[l - 1], widths[l]);
-  PlainLayer head;
-  if (with_head) {
+  PlainHead head;
+  if (form != Form::kHidden) {
     add(widths.back(), 1);
-    head = layers.back();
+    head = {layers.back().weight, layers.back().bias, {}, {}};
     layers.pop_back();
+  }
+  if (form == Form::kBeside) {
+    head.beside = parameter(torch::randn(rows));
+    head.beside_bias = parameter(torch::randn(1));
+    inputs.insert(inputs.end(), {head.beside, head.beside_bias});
   }
   const auto y = fused_mlp(x, layers, head);
   if (!y) SKIP("a build without AFM_CUDA or CUTLASS, or another GPU than Hopper's");
@@ -76,7 +84,9 @@ TEST_CASE("hidden layers as one function on a GPU, and their gradients, are thos
   for (std::size_t l = 0; l < layers.size(); ++l) {
     want = rounded(at::linear(want, rounded(exact[1 + 2 * l]), exact[2 + 2 * l]).relu());
   }
-  if (with_head) want = at::linear(want, exact[exact.size() - 2], exact.back());
+  const std::size_t at_head = 1 + 2 * layers.size();
+  if (with_head) want = at::linear(want, exact[at_head], exact[at_head + 1]);
+  if (form == Form::kBeside) want = want + exact[at_head + 2].unsqueeze(1) + exact[at_head + 3];
   CHECK(want.detach().abs().max().item<double>() > 1e-3);  // else everything would agree
   CHECK(fused_mlp_error(*y, want) < 4e-3);
   const auto gradients = torch::autograd::grad({want}, exact, {incoming.to(at::kDouble)});
