@@ -3,6 +3,8 @@
 #include <cutlass/cutlass.h>
 #include <cutlass/gemm/device/gemm_universal_adapter.h>
 #include <cutlass/numeric_types.h>
+#include <algorithm>
+
 #include <cute/tensor.hpp>
 #include <cutlass/epilogue/collective/collective_builder.hpp>
 #include <cutlass/epilogue/fusion/operations.hpp>
@@ -51,7 +53,7 @@ using GatedTile = Tile<kGatedRows, kGatedColumns, 1, false>;
 // Of 400 columns two tiles leave 4 % empty. They are slow to write, but these are written once in a long sum.
 constexpr int kWeightRows = 128, kWeightColumns = 208;
 using WeightTile = Tile<kWeightRows, kWeightColumns, 1, false>;
-constexpr int64_t kShortestPart = 256;  // rows of the batch
+constexpr int64_t kShortestPart = 512;  // rows of the batch
 
 template <template <class> class Operation, class Result, class... Children>
 using Compute = fusion::Sm90EVT<fusion::Sm90Compute<Operation, Result, float, kRound>, Children...>;
@@ -108,7 +110,7 @@ struct Product {
   using FusionArguments = typename Epilogue::FusionCallbacks::Arguments;
 
   struct Matrices {
-    int64_t rows, columns, k, batches;
+    int64_t rows, columns, k, batches, runs;
     const void *a, *b, *c;
     void* d;
   };
@@ -126,7 +128,7 @@ struct Product {
         {m, n, k, l},
         {static_cast<const Bfloat16*>(of.a), stride_a, static_cast<const Bfloat16*>(of.b), stride_b},
         {fused, static_cast<const Bfloat16*>(of.c), stride_c, static_cast<Result*>(of.d), stride_d},
-        this_device()};
+        part_of_device(of.runs)};
     Gemm gemm;
     if (gemm.can_implement(arguments) != cutlass::Status::kSuccess) return cudaErrorInvalidValue;
     if (gemm.initialize(arguments, nullptr, stream) == cutlass::Status::kSuccess &&
@@ -138,22 +140,25 @@ struct Product {
   }
 
  private:
-  static cutlass::KernelHardwareInfo this_device() {
+  // Runs side by side are in a product about half of their time.
+  static cutlass::KernelHardwareInfo part_of_device(int64_t runs) {
     cutlass::KernelHardwareInfo device;
     cudaGetDevice(&device.device_id);
     cudaDeviceGetAttribute(&device.sm_count, cudaDevAttrMultiProcessorCount, device.device_id);
+    if (runs > 2) device.sm_count = std::max(static_cast<int>(2 * device.sm_count / runs), 4);
     return device;
   }
 };
 
 using GatedProduct = Product<RowMajor, RowMajor, Bfloat16, Bfloat16, GatedTile, GateAndSums>;
+using PlainProduct = Product<RowMajor, RowMajor, void, Bfloat16, GatedTile, Unchanged>;
 using WeightProduct = Product<ColumnMajor, RowMajor, void, float, WeightTile, Unchanged>;
 
 template <class Tile>
 Status forward(const LayerForward& task, Stream stream) {
   const LayerShape& shape = task.shape;
   return Product<RowMajor, ColumnMajor, void, Bfloat16, Tile, BiasRelu>::run(
-      {shape.rows, shape.outputs, shape.inputs, 1, task.x, task.weight, nullptr, task.y},
+      {shape.rows, shape.outputs, shape.inputs, 1, shape.runs, task.x, task.weight, nullptr, task.y},
       {{{}, {task.bias, 0.0F, {}}, {}}, {}}, stream);
 }
 
@@ -168,7 +173,7 @@ int64_t attribute(cudaDeviceAttr which) {
 }
 
 // Parts of the batch whose products are made apart, so that there is a tile for every multiprocessor; 0 where no even
-// division fills at least nine of ten.
+// division fills most of the device, or of a device that few rows keep busy for a moment only, a good part.
 int64_t weight_parts(const LayerShape& shape) {
   const int64_t tiles = tiles_of(shape.outputs, kWeightRows) * tiles_of(shape.inputs, kWeightColumns);
   const int64_t blocks = attribute(cudaDevAttrMultiProcessorCount);
@@ -176,7 +181,8 @@ int64_t weight_parts(const LayerShape& shape) {
   while (2 * parts * tiles <= blocks && shape.rows % (2 * parts) == 0 && shape.rows / (2 * parts) >= kShortestPart) {
     parts *= 2;
   }
-  return 10 * parts * tiles >= 9 * blocks && tiles <= blocks ? parts : 0;
+  const double filled = static_cast<double>(parts * tiles) / static_cast<double>(blocks);
+  return tiles <= blocks && filled >= (shape.rows > kFewRows ? 0.9 : 0.4) ? parts : 0;
 }
 
 }  // namespace
@@ -197,14 +203,21 @@ size_t layer_gradient_scratch(const LayerShape& shape) {
 
 Status layer_gradient(const LayerGradient& task, Stream stream) {
   const LayerShape& shape = task.shape;
+  if (task.x == nullptr) {
+    return PlainProduct::run(
+        {shape.rows, shape.inputs, shape.outputs, 1, shape.runs, task.gradient, task.weight, nullptr, task.to_z},
+        {{}, {}}, stream);
+  }
   auto* parts = static_cast<float*>(task.scratch);
-  const Status status =
-      GatedProduct::run({shape.rows, shape.inputs, shape.outputs, 1, task.gradient, task.weight, task.x, task.to_z},
-                        {{{}, {}, {}}, {parts, 0.0F, {}}}, stream);
+  const Status status = GatedProduct::run(
+      {shape.rows, shape.inputs, shape.outputs, 1, shape.runs, task.gradient, task.weight, task.x, task.to_z},
+      {{{}, {}, {}}, {parts, 0.0F, {}}}, stream);
   if (status != cudaSuccess) return status;
   return sum_parts(parts, tiles_of(shape.rows, kGatedRows), padded_columns(shape.inputs), shape.inputs, task.sums,
                    stream);
 }
+
+bool has_input_gradient(const LayerShape& shape) { return has_products(shape) && shape.rows <= kFewRows; }
 
 bool has_weight_gradient(const LayerShape& shape) { return has_products(shape) && weight_parts(shape) > 0; }
 
@@ -217,7 +230,8 @@ Status layer_weight_gradient(const LayerWeightGradient& task, Stream stream) {
   const int64_t parts = weight_parts(shape), count = shape.outputs * shape.inputs;
   auto* sums = static_cast<float*>(task.scratch);
   const Status status = WeightProduct::run(
-      {shape.outputs, shape.inputs, shape.rows / parts, parts, task.gradient, task.x, nullptr, sums}, {{}, {}}, stream);
+      {shape.outputs, shape.inputs, shape.rows / parts, parts, shape.runs, task.gradient, task.x, nullptr, sums},
+      {{}, {}}, stream);
   if (status != cudaSuccess) return status;
   return sum_parts(sums, parts, count, count, task.to_weight, stream);
 }

@@ -11,6 +11,7 @@
 #include "libafm/cuda/products.h"
 #include "libafm/nn/cpu_kernels.h"
 #include "libafm/nn/cuda_launch.h"
+#include "libafm/nn/device_share.h"
 #include "libafm/nn/mixed_product.h"
 
 namespace afm::nn {
@@ -19,13 +20,13 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-cuda::LayerShape shape_of(const at::Tensor& x, const at::Tensor& weight) {
-  return {.rows = x.size(0), .inputs = weight.size(1), .outputs = weight.size(0)};
+cuda::LayerShape shape_of(const at::Tensor& x, const at::Tensor& weight, int64_t runs) {
+  return {.rows = x.size(0), .inputs = weight.size(1), .outputs = weight.size(0), .runs = runs};
 }
 
-at::Tensor forward_layer(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+at::Tensor forward_layer(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, int64_t runs) {
   const at::Tensor y = at::empty({x.size(0), weight.size(0)}, x.options());
-  check_launch(cuda::layer_forward({.shape = shape_of(x, weight),
+  check_launch(cuda::layer_forward({.shape = shape_of(x, weight, runs),
                                     .x = x.const_data_ptr(),
                                     .weight = weight.const_data_ptr(),
                                     .bias = bias.const_data_ptr<float>(),
@@ -35,8 +36,9 @@ at::Tensor forward_layer(const at::Tensor& x, const at::Tensor& weight, const at
 }
 
 // From a layer's gradient to that of what the layer below gives before its ReLU; `bias` becomes that layer's.
-at::Tensor gradient_below(const at::Tensor& gradient, const at::Tensor& weight, const at::Tensor& x, at::Tensor& bias) {
-  const cuda::LayerShape shape = shape_of(x, weight);
+at::Tensor gradient_below(const at::Tensor& gradient, const at::Tensor& weight, const at::Tensor& x, int64_t runs,
+                          at::Tensor& bias) {
+  const cuda::LayerShape shape = shape_of(x, weight, runs);
   const at::Tensor to_z = at::empty_like(x);
   bias = at::empty({x.size(1)}, x.options().dtype(at::kFloat));
   const at::Tensor scratch = bytes_like(cuda::layer_gradient_scratch(shape), x);
@@ -51,9 +53,25 @@ at::Tensor gradient_below(const at::Tensor& gradient, const at::Tensor& weight, 
   return to_z;
 }
 
+// gradient weight, like x.
+at::Tensor input_gradient(const at::Tensor& gradient, const at::Tensor& weight, const at::Tensor& x, int64_t runs) {
+  const cuda::LayerShape shape = shape_of(x, weight, runs);
+  if (!cuda::has_input_gradient(shape)) return at::mm(gradient, weight);
+  const at::Tensor to_x = at::empty_like(x);
+  check_launch(cuda::layer_gradient({.shape = shape,
+                                     .gradient = gradient.const_data_ptr(),
+                                     .weight = weight.const_data_ptr(),
+                                     .x = nullptr,
+                                     .to_z = to_x.mutable_data_ptr(),
+                                     .sums = nullptr,
+                                     .scratch = nullptr},
+                                    stream_of(x)));
+  return to_x;
+}
+
 // gradient' x in float32.
-at::Tensor weight_gradient(const at::Tensor& gradient, const at::Tensor& x, const at::Tensor& weight) {
-  const cuda::LayerShape shape = shape_of(x, weight);
+at::Tensor weight_gradient(const at::Tensor& gradient, const at::Tensor& x, const at::Tensor& weight, int64_t runs) {
+  const cuda::LayerShape shape = shape_of(x, weight, runs);
   if (!cuda::has_weight_gradient(shape)) return float_product(gradient, x);
   const at::Tensor to_weight = at::empty(weight.sizes(), weight.options().dtype(at::kFloat));
   const at::Tensor scratch = bytes_like(cuda::weight_gradient_scratch(shape), x);
@@ -72,11 +90,12 @@ struct FusedMlp : torch::autograd::Function<FusedMlp> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, at::TensorList parameters, int64_t layers) {
     const c10::cuda::CUDAGuard guard(x.device());
     const auto hidden = static_cast<std::size_t>(layers);
+    const int64_t runs = DeviceShareScope::runs();  // of this thread; the backward pass has another
     variable_list outputs{x}, weights;
     for (std::size_t l = 0; l < hidden; ++l) weights.push_back(parameters[2 * l]);
     variable_list kept = rounded(weights);
     for (std::size_t l = 0; l < hidden; ++l) {
-      outputs.push_back(forward_layer(outputs.back(), kept[l], parameters[2 * l + 1]));
+      outputs.push_back(forward_layer(outputs.back(), kept[l], parameters[2 * l + 1], runs));
     }
     const at::TensorList rest = parameters.slice(2 * hidden);
     at::Tensor result = outputs.back();
@@ -92,6 +111,7 @@ struct FusedMlp : torch::autograd::Function<FusedMlp> {
       check_launch(cuda::row_forward(row, floats_of(result), stream_of(x)));
     }
     context->saved_data["layers"] = layers;
+    context->saved_data["runs"] = runs;
     context->saved_data["parts_of_head"] = static_cast<int64_t>(rest.size());
     outputs.insert(outputs.end(), kept.begin(), kept.end());
     context->save_for_backward(std::move(outputs));
@@ -103,6 +123,7 @@ struct FusedMlp : torch::autograd::Function<FusedMlp> {
     const variable_list saved = context->get_saved_variables();
     const auto layers = static_cast<std::size_t>(context->saved_data["layers"].toInt());
     const auto parts_of_head = static_cast<std::size_t>(context->saved_data["parts_of_head"].toInt());
+    const int64_t runs = context->saved_data["runs"].toInt();
     const auto x_of = [&](std::size_t l) -> const at::Tensor& { return saved[l]; };
     const auto weight_of = [&](std::size_t l) -> const at::Tensor& { return saved[layers + 1 + l]; };
     const c10::cuda::CUDAGuard guard(saved[0].device());
@@ -119,11 +140,11 @@ struct FusedMlp : torch::autograd::Function<FusedMlp> {
       to_bias(layers + 1) = to_bias(layers).clone();  // no two parameters share the memory of a gradient
     }
     for (std::size_t l = layers - 1; l > 0; --l) {
-      to_weight(l) = weight_gradient(gradient, x_of(l), weight_of(l));
-      gradient = gradient_below(gradient, weight_of(l), x_of(l), to_bias(l - 1));
+      to_weight(l) = weight_gradient(gradient, x_of(l), weight_of(l), runs);
+      gradient = gradient_below(gradient, weight_of(l), x_of(l), runs, to_bias(l - 1));
     }
-    to_weight(0) = weight_gradient(gradient, x_of(0), weight_of(0));
-    if (context->needs_input_grad(0)) gradients[0] = at::mm(gradient, weight_of(0));
+    to_weight(0) = weight_gradient(gradient, x_of(0), weight_of(0), runs);
+    if (context->needs_input_grad(0)) gradients[0] = input_gradient(gradient, weight_of(0), x_of(0), runs);
     return gradients;
   }
 
@@ -180,7 +201,7 @@ struct FusedMlp : torch::autograd::Function<FusedMlp> {
 bool serves(const at::Tensor& x, const PlainLayer& layer) {
   const at::Tensor &weight = layer.weight, &bias = layer.bias;
   return weight.scalar_type() == at::kFloat && weight.is_contiguous() && bias.scalar_type() == at::kFloat &&
-         bias.is_contiguous() && cuda::has_products(shape_of(x, weight));
+         bias.is_contiguous() && cuda::has_products(shape_of(x, weight, 1));
 }
 
 bool is_vector(const at::Tensor& values, int64_t size) {

@@ -21,6 +21,7 @@
 
 #include "libafm/core/error.h"
 #include "libafm/core/fail.h"
+#include "libafm/nn/device_share.h"
 #include "libafm/train/check_options.h"
 #include "libafm/train/epoch_loop.h"
 #include "libafm/train/lane.h"
@@ -116,6 +117,7 @@ class ManyRuns {
     const auto work_here = [&] {
       const at::ThreadLocalStateGuard as_the_caller(callers);
       at::set_num_threads(std::max(1, static_cast<int>(threads / lanes)));
+      const nn::DeviceShareScope share(lanes);
       work();
       relay_.leave();
     };
