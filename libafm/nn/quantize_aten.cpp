@@ -8,7 +8,7 @@
 namespace afm::nn {
 namespace {
 
-constexpr int64_t kRowsPerPiece = 256;
+constexpr int64_t kRoundedRowsPerPiece = 256;
 
 at::Tensor largest_of_groups(const at::Tensor& x, const ScaleGroups& groups, const GroupIndex& index) {
   if (are_of_a_matrix(groups)) return x.abs().amax(groups.blocks[0].by == ScaleBy::kRow ? 1 : 0);
@@ -46,9 +46,9 @@ GroupIndex group_index(const ScaleGroups& groups, at::Device device) {
   for (const ScaleBlock& block : groups.blocks) {
     const at::Tensor rows = at::arange(block.rows).unsqueeze(1), columns = at::arange(block.width);
     const bool by_row = block.by == ScaleBy::kRow;
-    const at::Tensor mine = by_row ? rows : rows.floor_divide(kRowsPerPiece).mul(block.width).add(columns);
+    const at::Tensor mine = by_row ? rows : rows.floor_divide(kRoundedRowsPerPiece).mul(block.width).add(columns);
     piece.as_strided({block.rows, block.width}, {block.stride, 1}, block.start).copy_(mine.add(first));
-    const int64_t times = by_row ? 1 : (block.rows + kRowsPerPiece - 1) / kRowsPerPiece;
+    const int64_t times = by_row ? 1 : (block.rows + kRoundedRowsPerPiece - 1) / kRoundedRowsPerPiece;
     group.push_back((by_row ? at::arange(block.rows) : columns).add(block.first_group).repeat({times}));
     first += group.back().numel();
   }
