@@ -8,6 +8,10 @@ namespace afm::cuda {
 namespace {
 
 constexpr int kVectors = 64, kRowsAtOnce = 4;  // threads of a block: side by side, and rows that they work on
+constexpr int kRowsPerWarp = 4;
+// Rows whose loads are under way before a store: what is stored could be what the next load reads, so the compiler
+// would not take the loads together.
+constexpr int kLoads = 4;
 
 struct ReluGate {
   __device__ static float through(float gradient, float gate) { return gate > 0 ? gradient : 0.0F; }
@@ -24,17 +28,25 @@ __global__ void __launch_bounds__(kVectors* kRowsAtOnce) gate_kernel(const GateG
   float sum[kCount] = {};
   if (column < task.columns) {
     const int64_t step = static_cast<int64_t>(gridDim.y) * kRowsAtOnce;
-#pragma unroll 4
-    for (int64_t row = blockIdx.y * kRowsAtOnce + threadIdx.y; row < task.rows; row += step) {
-      const int64_t at = row * task.columns + column;
-      V gradient = *reinterpret_cast<const V*>(static_cast<const T*>(task.incoming) + at);
-      const V gate = *reinterpret_cast<const V*>(static_cast<const T*>(task.gate) + at);
+    for (int64_t row = blockIdx.y * kRowsAtOnce + threadIdx.y; row < task.rows; row += kLoads * step) {
+      V gradients[kLoads], gates[kLoads];
 #pragma unroll
-      for (int i = 0; i < kCount; ++i) {
-        store(&gradient.values[i], Gate::through(to_float(gradient.values[i]), to_float(gate.values[i])));
-        sum[i] += to_float(gradient.values[i]);
+      for (int u = 0; u < kLoads; ++u) {
+        const int64_t at = min(row + u * step, task.rows - 1) * task.columns + column;
+        gradients[u] = *reinterpret_cast<const V*>(static_cast<const T*>(task.incoming) + at);
+        gates[u] = *reinterpret_cast<const V*>(static_cast<const T*>(task.gate) + at);
       }
-      *reinterpret_cast<V*>(static_cast<T*>(task.outgoing) + at) = gradient;
+#pragma unroll
+      for (int u = 0; u < kLoads; ++u) {
+        if (row + u * step >= task.rows) continue;
+        V& gradient = gradients[u];
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) {
+          store(&gradient.values[i], Gate::through(to_float(gradient.values[i]), to_float(gates[u].values[i])));
+          sum[i] += to_float(gradient.values[i]);
+        }
+        *reinterpret_cast<V*>(static_cast<T*>(task.outgoing) + (row + u * step) * task.columns + column) = gradient;
+      }
     }
   }
 #pragma unroll
@@ -91,26 +103,39 @@ __global__ void __launch_bounds__(kRoundThreads) round_kernel(const RoundingList
   }
 }
 
-// A warp per row.
+// A warp per kRowsPerWarp rows, for which it reads the weight once.
 template <typename T, int kCount>
 __global__ void __launch_bounds__(kVectors* kRowsAtOnce) row_kernel(const Row task, float* y) {
   using V = Vector<T, kCount>;
-  const int64_t row = (static_cast<int64_t>(blockIdx.x) * kVectors * kRowsAtOnce + threadIdx.x) / kWarp;
-  if (row >= task.rows) return;
-  const T* x = static_cast<const T*>(task.x) + row * task.columns;
-  float sum = 0;
-#pragma unroll 2
-  for (int64_t c = threadIdx.x % kWarp * kCount; c < task.columns; c += kWarp * kCount) {
-    const V values = *reinterpret_cast<const V*>(x + c);
+  const int lane = threadIdx.x % kWarp;
+  const int64_t warp = (static_cast<int64_t>(blockIdx.x) * kVectors * kRowsAtOnce + threadIdx.x) / kWarp;
+  const int64_t first = warp * kRowsPerWarp;
+  if (first >= task.rows) return;
+  const T* x = static_cast<const T*>(task.x);
+  float sums[kRowsPerWarp] = {};
+  for (int64_t c = lane * kCount; c < task.columns; c += kWarp * kCount) {
+    V values[kRowsPerWarp];
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) sum += to_float(values.values[i]) * task.weight[c + i];
+    for (int r = 0; r < kRowsPerWarp; ++r) {  // behind the last row, the last again
+      values[r] = *reinterpret_cast<const V*>(x + min(first + r, task.rows - 1) * task.columns + c);
+    }
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const float weight = task.weight[c + i];
+#pragma unroll
+      for (int r = 0; r < kRowsPerWarp; ++r) sums[r] += to_float(values[r].values[i]) * weight;
+    }
   }
-  for (int apart = kWarp / 2; apart > 0; apart /= 2) sum += __shfl_xor_sync(0xffffffffU, sum, apart);
-  if (threadIdx.x % kWarp > 0) return;
-  if (task.bias != nullptr) sum += *task.bias;
-  if (task.beside != nullptr) sum += task.beside[row];
-  if (task.beside_bias != nullptr) sum += *task.beside_bias;
-  y[row] = sum;
+#pragma unroll
+  for (int r = 0; r < kRowsPerWarp; ++r) {
+    for (int apart = kWarp / 2; apart > 0; apart /= 2) sums[r] += __shfl_xor_sync(0xffffffffU, sums[r], apart);
+    const int64_t row = first + r;
+    if (lane != r || row >= task.rows) continue;
+    if (task.bias != nullptr) sums[r] += *task.bias;
+    if (task.beside != nullptr) sums[r] += task.beside[row];
+    if (task.beside_bias != nullptr) sums[r] += *task.beside_bias;
+    y[row] = sums[r];
+  }
 }
 
 // As gate_kernel: parts [stripes, width] with the width of sums_of_row().
@@ -127,21 +152,29 @@ __global__ void __launch_bounds__(kVectors* kRowsAtOnce)
 #pragma unroll
     for (int i = 0; i < kCount; ++i) weight[i] = task.weight[column + i];
     const int64_t step = static_cast<int64_t>(gridDim.y) * kRowsAtOnce;
-#pragma unroll 4
-    for (int64_t row = blockIdx.y * kRowsAtOnce + threadIdx.y; row < task.rows; row += step) {
-      const int64_t at = row * task.columns + column;
-      const V x = *reinterpret_cast<const V*>(static_cast<const T*>(task.x) + at);
-      const float incoming = gradient.incoming[row];
-      V to_x;
+    for (int64_t row = blockIdx.y * kRowsAtOnce + threadIdx.y; row < task.rows; row += kLoads * step) {
+      V x[kLoads];
+      float incoming[kLoads];
 #pragma unroll
-      for (int i = 0; i < kCount; ++i) {
-        const float value = to_float(x.values[i]);
-        sum[i] += incoming * value;
-        store(&to_x.values[i], !kGated || value > 0 ? incoming * weight[i] : 0.0F);
-        if (kGated) gated_sum[i] += to_float(to_x.values[i]);
+      for (int u = 0; u < kLoads; ++u) {
+        const int64_t from = min(row + u * step, task.rows - 1);
+        x[u] = *reinterpret_cast<const V*>(static_cast<const T*>(task.x) + from * task.columns + column);
+        incoming[u] = gradient.incoming[from];
       }
-      bias += incoming;
-      *reinterpret_cast<V*>(static_cast<T*>(gradient.to_x) + at) = to_x;
+#pragma unroll
+      for (int u = 0; u < kLoads; ++u) {
+        if (row + u * step >= task.rows) continue;
+        V to_x;
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) {
+          const float value = to_float(x[u].values[i]);
+          sum[i] += incoming[u] * value;
+          store(&to_x.values[i], !kGated || value > 0 ? incoming[u] * weight[i] : 0.0F);
+          if (kGated) gated_sum[i] += to_float(to_x.values[i]);
+        }
+        bias += incoming[u];
+        *reinterpret_cast<V*>(static_cast<T*>(gradient.to_x) + (row + u * step) * task.columns + column) = to_x;
+      }
     }
   }
 #pragma unroll
@@ -191,7 +224,8 @@ Status row_gradient(const Row& task, const RowGradient& gradient, Stream stream)
 template <typename T, int kCount>
 Status launch_row(const Row& task, float* y, Stream stream) {
   constexpr int kThreads = kVectors * kRowsAtOnce;
-  row_kernel<T, kCount><<<blocks_for(task.rows, kThreads / kWarp), kThreads, 0, stream>>>(task, y);
+  constexpr int kRows = kThreads / kWarp * kRowsPerWarp;
+  row_kernel<T, kCount><<<blocks_for(task.rows, kRows), kThreads, 0, stream>>>(task, y);
   return cudaGetLastError();
 }
 

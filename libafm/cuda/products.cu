@@ -39,7 +39,7 @@ template <int rows, int columns, int sharing_blocks, bool in_turns>
 struct Tile {
   using Shape = cute::Shape<Int<rows>, Int<columns>, Int<64>>;
   using Cluster = cute::Shape<Int<sharing_blocks>, _1, _1>;
-  using Written = cute::Shape<Int<in_turns ? 64 : rows>, Int<columns % 32 == 0 ? 32 : 16>>;  // at a time
+  using Written = cute::Shape<Int<in_turns ? 64 : rows>, Int<32>>;  // at a time
   using Multiplying = cute::conditional_t<in_turns, cutlass::gemm::KernelTmaWarpSpecializedPingpong,
                                           cutlass::gemm::KernelTmaWarpSpecializedCooperative>;
   using Writing = cute::conditional_t<in_turns, cutlass::epilogue::TmaWarpSpecialized,
@@ -50,10 +50,9 @@ using LargeTile = Tile<64, 256, 4, true>;
 using SmallTile = Tile<128, 128, 1, true>;
 constexpr int kGatedRows = 128, kGatedColumns = 256;
 using GatedTile = Tile<kGatedRows, kGatedColumns, 1, false>;
-// Of 400 columns two tiles leave 4 % empty. They are slow to write, but these are written once in a long sum.
-constexpr int kWeightRows = 128, kWeightColumns = 208;
+constexpr int kWeightRows = 128, kWeightColumns = 128;
 using WeightTile = Tile<kWeightRows, kWeightColumns, 1, false>;
-constexpr int64_t kShortestPart = 512;  // rows of the batch
+constexpr int64_t kShortestPart = 1024;  // rows of the batch
 
 template <template <class> class Operation, class Result, class... Children>
 using Compute = fusion::Sm90EVT<fusion::Sm90Compute<Operation, Result, float, kRound>, Children...>;
@@ -172,8 +171,8 @@ int64_t attribute(cudaDeviceAttr which) {
   return value;
 }
 
-// Parts of the batch whose products are made apart, so that there is a tile for every multiprocessor; 0 where no even
-// division fills most of the device, or of a device that few rows keep busy for a moment only, a good part.
+// Parts of the batch whose products are made apart, so that there are tiles for the multiprocessors; 0 where no even
+// division gives a good part of them work.
 int64_t weight_parts(const LayerShape& shape) {
   const int64_t tiles = tiles_of(shape.outputs, kWeightRows) * tiles_of(shape.inputs, kWeightColumns);
   const int64_t blocks = attribute(cudaDevAttrMultiProcessorCount);
@@ -181,8 +180,7 @@ int64_t weight_parts(const LayerShape& shape) {
   while (2 * parts * tiles <= blocks && shape.rows % (2 * parts) == 0 && shape.rows / (2 * parts) >= kShortestPart) {
     parts *= 2;
   }
-  const double filled = static_cast<double>(parts * tiles) / static_cast<double>(blocks);
-  return tiles <= blocks && filled >= (shape.rows > kFewRows ? 0.9 : 0.4) ? parts : 0;
+  return tiles <= blocks && 5 * parts * tiles >= 2 * blocks ? parts : 0;
 }
 
 }  // namespace
@@ -219,7 +217,7 @@ Status layer_gradient(const LayerGradient& task, Stream stream) {
 
 bool has_input_gradient(const LayerShape& shape) { return has_products(shape) && shape.rows <= kFewRows; }
 
-bool has_weight_gradient(const LayerShape& shape) { return has_products(shape) && weight_parts(shape) > 0; }
+bool has_weight_gradient(const LayerShape& shape) { return has_input_gradient(shape) && weight_parts(shape) > 0; }
 
 size_t weight_gradient_scratch(const LayerShape& shape) {
   return static_cast<size_t>(weight_parts(shape) * shape.outputs * shape.inputs) * sizeof(float);

@@ -51,7 +51,7 @@ struct LayerWeightGradient {
   float* to_weight;          // [m, n] gradient' x
   void* scratch;             // weight_gradient_scratch() bytes
 };
-// The same: where the rows can be shared out evenly, and their parts fill the device.
+// The same, where the rows can be shared out evenly and their parts give the device work.
 bool has_weight_gradient(const LayerShape& shape);
 size_t weight_gradient_scratch(const LayerShape& shape);
 Status layer_weight_gradient(const LayerWeightGradient& task, Stream stream);

@@ -48,8 +48,13 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(const Gather task) {
   if (row >= task.rows) return;
   const int lane = threadIdx.x % kWarp;
   const int64_t from = task.index[row];
-  for (int64_t s = lane; s < task.slots; s += kWarp)
-    task.to_ids[row * task.slots + s] = task.ids[from * task.slots + s];
+  // Ids of 64 slots are under way before the first is stored.
+  const int32_t* ids = task.ids + from * task.slots;
+  for (int64_t s = lane; s < task.slots; s += 2 * kWarp) {
+    const int32_t first = ids[s], second = ids[min(s + kWarp, task.slots - 1)];
+    task.to_ids[row * task.slots + s] = first;
+    if (s + kWarp < task.slots) task.to_ids[row * task.slots + s + kWarp] = second;
+  }
   for (int64_t q = lane; q < task.dense_count; q += kWarp) {
     task.to_dense[row * task.dense_count + q] = task.dense[from * task.dense_count + q];
   }
