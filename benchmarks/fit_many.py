@@ -7,7 +7,8 @@ DeepFM at two shapes, ids generated in memory, batch 4096, seeds 1 to 8. criteo:
 400-400-400 without batch norm, row-wise Adagrad; frappe: 10 fields of 5,382 values, width 10, 400-400-400 with batch
 norm and dropout, Adam on everything. Seconds are those of whole trainings, with all that a run does at its start and
 validation after each epoch, but not the making of the models; medians of --rounds, each of which runs every line once
-after one training that is not counted. On a GPU with a recorded step, and once without.
+after one training that is not counted. On a GPU with a recorded step, and once without; --only takes the lines whose
+name ends so.
 """
 
 from __future__ import annotations
@@ -94,8 +95,8 @@ def lines_of(case: Case) -> dict[str, Callable[[list[afm.Model]], list[float]]]:
     return lines
 
 
-def measure(name: str, case: Case, rounds: int) -> None:
-    lines = lines_of(case)
+def measure(name: str, case: Case, rounds: int, only: str) -> None:
+    lines = {line: work for line, work in lines_of(case).items() if line.endswith(only)}
     seconds: dict[str, list[float]] = {line: [] for line in lines}
     quality: dict[str, list[float]] = {}
     case.at_once(case.models()[:1])
@@ -122,13 +123,19 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8 * 65536)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="")
     arguments = parser.parse_args()
     where = torch.cuda.get_device_name(0) if arguments.device != "cpu" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{where}, torch {torch.__version__}, libafm {afm.__version__}")
     print("| shape | 8 models | s | M rows/s | against the first | mean AUC |")
     print("|---|---|--:|--:|--:|--:|", flush=True)
     for name in arguments.shapes:
-        measure(name, Case(shapes()[name], arguments.samples, arguments.epochs, arguments.device), arguments.rounds)
+        measure(
+            name,
+            Case(shapes()[name], arguments.samples, arguments.epochs, arguments.device),
+            arguments.rounds,
+            arguments.only,
+        )
 
 
 if __name__ == "__main__":
