@@ -4,7 +4,9 @@
 #include <utility>
 
 #include <ATen/ATen.h>
+#include <ATen/cuda/CUDAEvent.h>
 #include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "libafm/cuda/activation.h"
@@ -69,20 +71,52 @@ at::Tensor input_gradient(const at::Tensor& gradient, const at::Tensor& weight, 
   return to_x;
 }
 
-// gradient' x in float32.
-at::Tensor weight_gradient(const at::Tensor& gradient, const at::Tensor& x, const at::Tensor& weight, int64_t runs) {
-  const cuda::LayerShape shape = shape_of(x, weight, runs);
-  if (!cuda::has_weight_gradient(shape)) return float_product(gradient, x);
-  const at::Tensor to_weight = at::empty(weight.sizes(), weight.options().dtype(at::kFloat));
-  const at::Tensor scratch = bytes_like(cuda::weight_gradient_scratch(shape), x);
-  check_launch(cuda::layer_weight_gradient({.shape = shape,
-                                            .gradient = gradient.const_data_ptr(),
-                                            .x = x.const_data_ptr(),
-                                            .to_weight = floats_of(to_weight),
-                                            .scratch = scratch.mutable_data_ptr()},
-                                           stream_of(x)));
-  return to_weight;
-}
+// The gradients of weights, beside the gradients of inputs that they do not wait for: on a stream of their own where a
+// layer alone leaves part of the device without work and the run has it to itself. At its end the stream that was
+// current waits for them; until then all that they read and write is kept.
+class WeightGradients {
+ public:
+  WeightGradients(at::Device device, int64_t runs)
+      : main_(c10::cuda::getCurrentCUDAStream(device.index())),
+        side_(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device.index())),
+        runs_(runs) {}
+  ~WeightGradients() {
+    if (kept_.empty()) return;
+    at::cuda::CUDAEvent done;
+    done.record(side_);
+    done.block(main_);
+  }
+  WeightGradients(const WeightGradients&) = delete;
+  WeightGradients& operator=(const WeightGradients&) = delete;
+
+  // gradient' x in float32.
+  at::Tensor of(const at::Tensor& gradient, const at::Tensor& x, const at::Tensor& weight) {
+    const cuda::LayerShape shape = shape_of(x, weight, runs_);
+    if (!cuda::has_weight_gradient(shape)) return float_product(gradient, x);
+    const at::Tensor to_weight = at::empty(weight.sizes(), weight.options().dtype(at::kFloat));
+    const at::Tensor scratch = bytes_like(cuda::weight_gradient_scratch(shape), x);
+    const cuda::LayerWeightGradient task{.shape = shape,
+                                         .gradient = gradient.const_data_ptr(),
+                                         .x = x.const_data_ptr(),
+                                         .to_weight = floats_of(to_weight),
+                                         .scratch = scratch.mutable_data_ptr()};
+    if (runs_ > 1) {
+      check_launch(cuda::layer_weight_gradient(task, main_));
+      return to_weight;
+    }
+    at::cuda::CUDAEvent ready;
+    ready.record(main_);
+    ready.block(side_);
+    kept_.insert(kept_.end(), {gradient, scratch, to_weight});
+    check_launch(cuda::layer_weight_gradient(task, side_));
+    return to_weight;
+  }
+
+ private:
+  c10::cuda::CUDAStream main_, side_;
+  int64_t runs_;
+  std::vector<at::Tensor> kept_;
+};
 
 // Inputs: x, weight and bias of each hidden layer, then what PlainHead has of the head and beside it. Saved: x and the
 // output of each hidden layer, then each hidden layer's weight as it was multiplied, then the head's.
@@ -139,11 +173,12 @@ struct FusedMlp : torch::autograd::Function<FusedMlp> {
       to_weight(layers + 1) = incoming[0].squeeze(1);
       to_bias(layers + 1) = to_bias(layers).clone();  // no two parameters share the memory of a gradient
     }
+    WeightGradients weights(gradient.device(), runs);
     for (std::size_t l = layers - 1; l > 0; --l) {
-      to_weight(l) = weight_gradient(gradient, x_of(l), weight_of(l), runs);
+      to_weight(l) = weights.of(gradient, x_of(l), weight_of(l));
       gradient = gradient_below(gradient, weight_of(l), x_of(l), runs, to_bias(l - 1));
     }
-    to_weight(0) = weight_gradient(gradient, x_of(0), weight_of(0), runs);
+    to_weight(0) = weights.of(gradient, x_of(0), weight_of(0));
     if (context->needs_input_grad(0)) gradients[0] = input_gradient(gradient, weight_of(0), x_of(0), runs);
     return gradients;
   }

@@ -37,20 +37,27 @@ namespace {
 
 constexpr double kDropout = 0.3;
 
+struct Shape {
+  int64_t dim = 4;
+  std::vector<int64_t> hidden = {16, 8};
+  bool batch_norm = true;
+  double dropout = kDropout;
+};
+
 // An embedding and our MLP, with all that must stay its own: batch norm, dropout.
 class Small : public Model {
  public:
-  Small(bool batch_norm, double dropout) : Model(planted_schema()), batch_norm_(batch_norm), dropout_(dropout) {
+  explicit Small(const Shape& shape) : Model(planted_schema()), shape_(shape) {
     afm::nn::EmbeddingOptions options;
     options.cardinalities = schema().cardinalities();
-    options.embedding_dim = 4;
+    options.embedding_dim = shape.dim;
     options.init_std = 0.1;
     embedding = register_module("embedding", afm::nn::Embedding(options));
-    mlp = register_module("mlp", afm::nn::Mlp(afm::nn::MlpOptions{.in_features = kFields * 4,
-                                                                  .hidden = {16, 8},
+    mlp = register_module("mlp", afm::nn::Mlp(afm::nn::MlpOptions{.in_features = kFields * shape.dim,
+                                                                  .hidden = shape.hidden,
                                                                   .out_features = 1,
-                                                                  .batch_norm = batch_norm,
-                                                                  .dropout = dropout}));
+                                                                  .batch_norm = shape.batch_norm,
+                                                                  .dropout = shape.dropout}));
   }
   at::Tensor forward(const afm::Batch& batch) override {
     // On a GPU the one lookup whose gradients have the same bits each time.
@@ -61,22 +68,21 @@ class Small : public Model {
   std::string_view kind() const override { return "small"; }
   std::string options_json() const override { return "{}"; }
   std::shared_ptr<Model> rebuild(std::string_view, const afm::RankPlan&) const override {
-    return std::make_shared<Small>(batch_norm_, dropout_);
+    return std::make_shared<Small>(shape_);
   }
 
   afm::nn::Embedding embedding{nullptr};
   afm::nn::Mlp mlp{nullptr};
 
  private:
-  bool batch_norm_;
-  double dropout_;
+  Shape shape_;
 };
 
-std::vector<std::shared_ptr<Model>> small_models(int64_t count, bool batch_norm = true, double dropout = kDropout) {
+std::vector<std::shared_ptr<Model>> small_models(int64_t count, const Shape& shape = {}) {
   std::vector<std::shared_ptr<Model>> models;
   for (int64_t i = 0; i < count; ++i) {
     torch::manual_seed(100 + i);
-    models.push_back(std::make_shared<Small>(batch_norm, dropout));
+    models.push_back(std::make_shared<Small>(shape));
   }
   return models;
 }
@@ -135,7 +141,8 @@ TEST_CASE("many models at once are those of one run after the other, bit for bit
   const bool batch_norm = GENERATE(true, false);
   const int64_t count = 5;
   const auto options = various(count);
-  const auto expected = small_models(count, batch_norm), models = small_models(count, batch_norm);
+  const auto expected = small_models(count, {.batch_norm = batch_norm}),
+             models = small_models(count, {.batch_norm = batch_norm});
   std::vector<History> histories;
   {
     const Threads one(1);
@@ -209,7 +216,7 @@ TEST_CASE("an error in one model stops the others and names it") {
   auto options = various(3);
   for (auto& own : options) own.epochs = 1000;
   options[1].learning_rate = 1e30;
-  const auto models = small_models(3, /*batch_norm=*/false);
+  const auto models = small_models(3, {.batch_norm = false});
   CHECK_THROWS_MATCHES(fit_many(models, train_rows(), valid_rows(), options), afm::Error,
                        MessageMatches(ContainsSubstring("models[1]: ") && ContainsSubstring("epoch 1")));
 }
@@ -252,7 +259,7 @@ TEST_CASE("what does not go together is refused by the place of the model") {
 
 TEST_CASE("models with common teachers learn what they learn alone") {
   const Threads two(2);
-  const auto teachers = small_models(2, true, 0);
+  const auto teachers = small_models(2, {.dropout = 0});
   auto options = various(3);
   for (auto& own : options) own.teachers = teachers;
   const auto expected = small_models(3), models = small_models(3);
@@ -271,7 +278,8 @@ TEST_CASE("many models at once on a GPU are those of one run after the other", "
   auto options = various(count, {.optimizer = afm::OptimizerKind::kAdagrad, .device = "cuda", .cuda_graph = graph});
   options[1].precision = options[4].precision = afm::Precision::kTf32;
   options[2].precision = afm::Precision::kBf16;
-  const auto expected = small_models(count, batch_norm), models = small_models(count, batch_norm);
+  const auto expected = small_models(count, {.batch_norm = batch_norm}),
+             models = small_models(count, {.batch_norm = batch_norm});
   std::vector<History> histories;
   for (std::size_t i = 0; i < options.size(); ++i) {
     histories.push_back(afm::train(*expected[i], train_rows(), valid_rows(), options[i]));
@@ -281,5 +289,34 @@ TEST_CASE("many models at once on a GPU are those of one run after the other", "
     CAPTURE(i, graph, batch_norm);
     check_same(found[i], histories[i]);
     CHECK(same_bytes(*models[i], *expected[i]));
+  }
+}
+
+// Layers of the width and batches of the size that have matrix products of their own there, which share the device.
+TEST_CASE("wide models in bfloat16 at once on a GPU are those of one run after the other", "[cuda]") {
+  if (!torch::cuda::is_available()) SKIP("no CUDA device");
+  const bool graph = GENERATE(true, false);
+  const int64_t count = 4;
+  const Shape shape{.dim = 400 / kFields / 8 * 8, .hidden = {400, 400, 104}, .batch_norm = false, .dropout = 0};
+  static const afm::Dataset rows = planted_clicks(10000, 1).dataset;
+  const TrainOptions common{.epochs = 2,
+                            .optimizer = afm::OptimizerKind::kAdagrad,
+                            .patience = 0,
+                            .device = "cuda",
+                            .precision = afm::Precision::kBf16,
+                            .cuda_graph = graph};
+  std::vector<TrainOptions> options(count, common);
+  for (std::size_t i = 0; i < options.size(); ++i) options[i].seed = static_cast<int64_t>(i);
+  const auto expected = small_models(count, shape), models = small_models(count, shape);
+  std::vector<History> histories;
+  for (std::size_t i = 0; i < options.size(); ++i) {
+    histories.push_back(afm::train(*expected[i], rows, valid_rows(), options[i]));
+  }
+  const auto found = fit_many(models, rows, valid_rows(), options);
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    CAPTURE(i, graph);
+    check_same(found[i], histories[i]);
+    CHECK(same_bytes(*models[i], *expected[i]));
+    if (i > 0) CHECK_FALSE(same_bytes(*models[i], *models[0]));
   }
 }
