@@ -68,8 +68,8 @@ struct TrainOptions {
   // Record one step on a GPU and repeat it, where the model allows it (Model::repeats_itself(), as those of models/
   // do); a step that cannot be recorded is done as without.
   bool cuda_graph = true;
-  // On a GPU the gradients of a table's row are added up in the same order each time. False: by atomics, which is
-  // faster, and comes to other last bits in each run.
+  // On a GPU the gradients of a table's row are added up in the same order each time. False: by atomics, without
+  // a sort; it comes to other last bits in each run, and takes longer (benchmarks/RESULTS.md).
   bool deterministic = true;
   DataPlace data = DataPlace::kAuto;
   double distillation = 1.0;  // with teachers: weight a of a KL(teachers || student); >= 0
