@@ -2,6 +2,7 @@
 
 // Private: one pass of a model over a dataset.
 
+#include <optional>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -16,6 +17,12 @@ struct Scores {
 };
 
 Scores score(Model& model, const Dataset& dataset, const EvaluateOptions& options);
+
+struct Quality {
+  double auc = 0.0, logloss = 0.0;
+};
+// auc() and logloss() with one wait for the device, and their errors, but nullopt when a logit is not finite.
+std::optional<Quality> quality_of(const Scores& scores);
 
 // Throws std::invalid_argument unless a model gave one logit per row.
 void check_logits(const Model& model, const at::Tensor& logits, int64_t rows);

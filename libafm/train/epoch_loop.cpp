@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include <torch/types.h>
@@ -71,7 +72,7 @@ EpochLoop::EpochLoop(Model& model, const Dataset& train_set, const Dataset& vali
       train_set_(streams_rows_ ? train_set : on_device(train_set, device_)),
       valid_set_(streams_rows_ ? valid_set : on_device(valid_set, device_)),
       teacher_logits_(logits_of_teachers(options, train_set_, device_)),
-      click_rate_(train_set_.click_rate()),
+      click_rate_(options.teachers.empty() ? 0.0 : train_set_.click_rate()),
       identity_(identity_of(model, train_set, valid_set, options)),
       stream_(train_set_, batch_options(options, train_set.size()), device_),
       optimizer_(make_optimizer(moved(model, device_), options)),
@@ -233,16 +234,16 @@ Scores EpochLoop::scored() {
 
 EpochRecord EpochLoop::validated(double train_loss) {
   check_weights("after");
-  const Scores scores = scored();
-  if (!scores.logits.isfinite().all().item<bool>()) {
+  const std::optional<Quality> quality = quality_of(scored());
+  if (!quality) {
     fail<Error>("the validation logits after epoch {} are not finite; lower TrainOptions.learning_rate",
                 epochs_done() + 1);
   }
   const double seconds = epoch_watch_.seconds();
   return {.epoch = epochs_done() + 1,
           .train_loss = train_loss,
-          .valid_auc = auc(scores.logits, scores.labels),
-          .valid_logloss = logloss(scores.logits, scores.labels),
+          .valid_auc = quality->auc,
+          .valid_logloss = quality->logloss,
           .learning_rate = learning_rate_of(0),
           .seconds = seconds,
           .rows_per_second = static_cast<double>(rows_done()) / std::max(seconds, 1e-9)};

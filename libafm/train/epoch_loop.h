@@ -65,7 +65,7 @@ class EpochLoop {
   bool streams_rows_;
   Dataset train_set_, valid_set_;
   at::Tensor teacher_logits_;  // [N]; undefined without teachers
-  double click_rate_;          // of the training set
+  double click_rate_;          // of the training set; 0 without teachers
   RunIdentity identity_;
   BatchStream stream_;
   std::unique_ptr<Optimizer> optimizer_;

@@ -1,5 +1,6 @@
 #include "libafm/train/finite_check.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include <ATen/ATen.h>
@@ -29,10 +30,18 @@ std::string lost_rows(const at::Tensor& logits, const at::Tensor& index) {
 }
 
 std::string lost_tensor(const torch::nn::Module& model) {
+  std::vector<std::string> names;
+  std::vector<at::Tensor> sums;
   for (const auto& [name, tensor] : state_of(model)) {
-    if (tensor.is_floating_point() && !std::isfinite(tensor.sum().item<double>())) return name;
+    if (!tensor.is_floating_point()) continue;
+    names.push_back(name);
+    sums.push_back(tensor.detach().sum().to(at::kDouble));
   }
-  return {};
+  if (sums.empty()) return {};
+  const at::Tensor together = at::stack(sums).cpu();  // each look at one would make a GPU wait
+  const double* values = together.const_data_ptr<double>();
+  const auto lost = std::find_if_not(values, values + names.size(), [](double sum) { return std::isfinite(sum); });
+  return lost == values + names.size() ? std::string() : names[static_cast<std::size_t>(lost - values)];
 }
 
 }  // namespace afm
