@@ -184,17 +184,6 @@ struct FusedMlp : torch::autograd::Function<FusedMlp> {
   }
 
  private:
-  static cuda::Row row_of(const at::Tensor& x, const at::Tensor& weight) {
-    return {.x = x.const_data_ptr(),
-            .weight = weight.const_data_ptr<float>(),
-            .bias = nullptr,
-            .beside = nullptr,
-            .beside_bias = nullptr,
-            .rows = x.size(0),
-            .columns = x.size(1),
-            .element = element_of(x.scalar_type())};
-  }
-
   // From the logits' gradient to that of the last hidden layer before its ReLU; to those of the head and of the last
   // hidden layer's bias.
   static at::Tensor through_head(const at::Tensor& incoming, const at::Tensor& last, const at::Tensor& weight,
@@ -234,20 +223,19 @@ struct FusedMlp : torch::autograd::Function<FusedMlp> {
 };
 
 bool serves(const at::Tensor& x, const PlainLayer& layer) {
-  const at::Tensor &weight = layer.weight, &bias = layer.bias;
-  return weight.scalar_type() == at::kFloat && weight.is_contiguous() && bias.scalar_type() == at::kFloat &&
-         bias.is_contiguous() && cuda::has_products(shape_of(x, weight, 1));
+  return is_array_beside(x, layer.weight) && is_array_beside(x, layer.bias) &&
+         cuda::has_products(shape_of(x, layer.weight, 1));
 }
 
-bool is_vector(const at::Tensor& values, int64_t size) {
-  return values.defined() && values.is_cuda() && values.scalar_type() == at::kFloat && values.dim() == 1 &&
-         values.size(0) == size && values.is_contiguous();
+bool is_vector_beside(const at::Tensor& x, const at::Tensor& values, int64_t size) {
+  return is_array_beside(x, values) && values.dim() == 1 && values.size(0) == size;
 }
 
 bool serves(const at::Tensor& x, const PlainHead& head) {
   if (!head.weight.defined()) return !head.beside.defined();
-  return head.weight.scalar_type() == at::kFloat && head.weight.is_contiguous() && is_vector(head.bias, 1) &&
-         (!head.beside.defined() || (is_vector(head.beside, x.size(0)) && is_vector(head.beside_bias, 1)));
+  if (!is_array_beside(x, head.weight) || !is_vector_beside(x, head.bias, 1)) return false;
+  return !head.beside.defined() ||
+         (is_vector_beside(x, head.beside, x.size(0)) && is_vector_beside(x, head.beside_bias, 1));
 }
 
 }  // namespace

@@ -56,7 +56,9 @@ struct LinearRow : torch::autograd::Function<LinearRow> {
     const c10::cuda::CUDAGuard guard(x.device());
     const at::Tensor bias = given_bias.value_or(at::Tensor());
     const at::Tensor y = at::empty({x.size(0), 1}, weight.options());
-    check_launch(cuda::row_forward(row_of(x, weight, bias), floats_of(y), stream_of(x)));
+    cuda::Row row = row_of(x, weight);
+    row.bias = floats_of(bias);
+    check_launch(cuda::row_forward(row, floats_of(y), stream_of(x)));
     context->save_for_backward({x, weight, bias});
     return y;
   }
@@ -70,7 +72,7 @@ struct LinearRow : torch::autograd::Function<LinearRow> {
     const at::Tensor gradient = incoming[0].contiguous(), to_x = at::empty_like(x);
     const at::Tensor sums = at::empty({n + 1}, weight.options());
     const at::Tensor scratch = bytes_like(cuda::parts_bytes(x.size(0), cuda::sums_of_row(n, false)), x);
-    check_launch(cuda::row_backward(row_of(x, weight, bias),
+    check_launch(cuda::row_backward(row_of(x, weight),
                                     {.incoming = gradient.const_data_ptr<float>(),
                                      .to_x = to_x.mutable_data_ptr(),
                                      .sums = floats_of(sums),
@@ -78,18 +80,6 @@ struct LinearRow : torch::autograd::Function<LinearRow> {
                                      .scratch = scratch.mutable_data_ptr()},
                                     stream_of(x)));
     return {to_x, sums.narrow(0, 0, n).view({1, n}), bias.defined() ? sums.narrow(0, n, 1) : at::Tensor()};
-  }
-
- private:
-  static cuda::Row row_of(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-    return {.x = x.const_data_ptr(),
-            .weight = weight.const_data_ptr<float>(),
-            .bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr,
-            .beside = nullptr,
-            .beside_bias = nullptr,
-            .rows = x.size(0),
-            .columns = x.size(1),
-            .element = element_of(x.scalar_type())};
   }
 };
 
@@ -103,8 +93,7 @@ std::optional<at::Tensor> fused_linear_relu(const at::Tensor& x, const at::Tenso
 }
 
 std::optional<at::Tensor> fused_linear_row(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  if (!is_device_matrix(x) || weight.scalar_type() != at::kFloat || !weight.is_contiguous() ||
-      (bias.defined() && bias.scalar_type() != at::kFloat)) {
+  if (!is_device_matrix(x) || !is_array_beside(x, weight) || (bias.defined() && !is_array_beside(x, bias))) {
     return std::nullopt;
   }
   return LinearRow::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);

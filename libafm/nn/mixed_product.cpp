@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include "libafm/cuda/activation.h"
 #include "libafm/nn/cuda_launch.h"
 
 namespace afm::nn {
@@ -10,6 +9,22 @@ namespace afm::nn {
 bool is_device_matrix(const at::Tensor& x) {
   const bool fits = x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16;
   return x.is_cuda() && fits && x.dim() == 2 && x.is_contiguous() && x.size(0) > 0;
+}
+
+bool is_array_beside(const at::Tensor& x, const at::Tensor& values) {
+  return values.defined() && values.device() == x.device() && values.scalar_type() == at::kFloat &&
+         values.is_contiguous();
+}
+
+cuda::Row row_of(const at::Tensor& x, const at::Tensor& weight) {
+  return {.x = x.const_data_ptr(),
+          .weight = weight.const_data_ptr<float>(),
+          .bias = nullptr,
+          .beside = nullptr,
+          .beside_bias = nullptr,
+          .rows = x.size(0),
+          .columns = x.size(1),
+          .element = element_of(x.scalar_type())};
 }
 
 std::vector<at::Tensor> rounded(at::TensorList parameters) {

@@ -7,10 +7,17 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "libafm/cuda/activation.h"
+
 namespace afm::nn {
 
 // float32 or bfloat16, [B, n], contiguous, with rows, on a GPU.
 bool is_device_matrix(const at::Tensor& x);
+// float32 and contiguous, on the device of x: the kernels may read it.
+bool is_array_beside(const at::Tensor& x, const at::Tensor& values);
+
+// The task of a layer of one output on x, without what is added.
+cuda::Row row_of(const at::Tensor& x, const at::Tensor& weight);
 
 // Parameters of float32 in bfloat16, all in one launch.
 std::vector<at::Tensor> rounded(at::TensorList parameters);
