@@ -304,7 +304,8 @@ Status cross_row_backward(const CrossRow& task, const CrossProducts& products, c
     using S = decltype(shape);
     return launch_gradient<decltype(element), S::kLanes, S::kColumns>(task, products, gradient, parts, stream);
   });
-  if (status == cudaSuccess) status = sum_parts(parts, stripes_of(task.rows), sums_of(task), sums_of(task), sums, stream);
+  if (status == cudaSuccess)
+    status = sum_parts(parts, stripes_of(task.rows), sums_of(task), sums_of(task), sums, stream);
   if (status != cudaSuccess) return status;
   finish_kernel<<<blocks_for(task.columns, kCrossThreads), kCrossThreads, 0, stream>>>(task, gradient, sums);
   return cudaGetLastError();
