@@ -125,7 +125,7 @@ struct CrossMatrixFunction : torch::autograd::Function<CrossMatrixFunction> {
     at::Tensor gradient = gradient_like(incoming[1], x0);
     for (int64_t l = layers - 1; l >= 0; --l) {
       const auto at = static_cast<std::size_t>(kKeptPerLayer * l);
-      const auto [to_z, to_bias] = through_factor(gradient, x0);
+      const auto [to_z, to_bias] = through_factor(gradient, x0);  // of x_0 z, and of the bias in z
       gradients[static_cast<std::size_t>(1 + 2 * l)] = float_product(to_z, kept[at]);
       gradients[static_cast<std::size_t>(2 + 2 * l)] = to_bias;
       input.incoming[l] = gradient.const_data_ptr();
@@ -138,24 +138,6 @@ struct CrossMatrixFunction : torch::autograd::Function<CrossMatrixFunction> {
     input.to_x0 = gradients[0].mutable_data_ptr();
     check_launch(cuda::cross_input_gradient(input, stream_of(x0)));
     return gradients;
-  }
-
- private:
-  // Of x_0 z: the gradient of z, and of the bias in it.
-  static std::pair<at::Tensor, at::Tensor> through_factor(const at::Tensor& gradient, const at::Tensor& x0) {
-    const at::Tensor to_z = at::empty_like(x0);
-    const at::Tensor to_bias = at::empty({x0.size(1)}, x0.options().dtype(at::kFloat));
-    const at::Tensor scratch = bytes_like(cuda::parts_bytes(x0.size(0), x0.size(1)), x0);
-    check_launch(cuda::factor_gradient({.incoming = gradient.const_data_ptr(),
-                                        .gate = x0.const_data_ptr(),
-                                        .outgoing = to_z.mutable_data_ptr(),
-                                        .bias = floats_of(to_bias),
-                                        .rows = x0.size(0),
-                                        .columns = x0.size(1),
-                                        .element = element_of(x0.scalar_type()),
-                                        .scratch = scratch.mutable_data_ptr()},
-                                       stream_of(x0)));
-    return {to_z, to_bias};
   }
 };
 

@@ -166,9 +166,15 @@ struct FusedMlp : torch::autograd::Function<FusedMlp> {
     const auto to_weight = [&](std::size_t l) -> at::Tensor& { return gradients[1 + 2 * l]; };
     const auto to_bias = [&](std::size_t l) -> at::Tensor& { return gradients[2 + 2 * l]; };
 
-    at::Tensor gradient = parts_of_head > 0 ? through_head(incoming[0], x_of(layers), weight_of(layers),
-                                                           to_bias(layers - 1), to_weight(layers), to_bias(layers))
-                                            : through_relu(incoming[0], x_of(layers), to_bias(layers - 1));
+    at::Tensor gradient;
+    if (parts_of_head > 0) {
+      gradient = through_head(incoming[0], x_of(layers), weight_of(layers), to_bias(layers - 1), to_weight(layers),
+                              to_bias(layers));
+    } else {
+      const Gated gated = through_relu(incoming[0], x_of(layers));
+      gradient = gated.gradient;
+      to_bias(layers - 1) = gated.sums;
+    }
     if (parts_of_head > 2) {
       to_weight(layers + 1) = incoming[0].squeeze(1);
       to_bias(layers + 1) = to_bias(layers).clone();  // no two parameters share the memory of a gradient
@@ -202,22 +208,6 @@ struct FusedMlp : torch::autograd::Function<FusedMlp> {
     to_weight = sums.narrow(0, 0, n).view({1, n});
     to_bias = sums.narrow(0, n, 1);
     last_bias = sums.narrow(0, n + 1, n);
-    return to_last;
-  }
-
-  static at::Tensor through_relu(const at::Tensor& incoming, const at::Tensor& last, at::Tensor& last_bias) {
-    last_bias = at::empty({last.size(1)}, last.options().dtype(at::kFloat));
-    const at::Tensor gradient = incoming.to(last.scalar_type()).contiguous(), to_last = at::empty_like(last);
-    const at::Tensor scratch = bytes_like(cuda::parts_bytes(last.size(0), last.size(1)), last);
-    check_launch(cuda::relu_gradient({.incoming = gradient.const_data_ptr(),
-                                      .gate = last.const_data_ptr(),
-                                      .outgoing = to_last.mutable_data_ptr(),
-                                      .bias = floats_of(last_bias),
-                                      .rows = last.size(0),
-                                      .columns = last.size(1),
-                                      .element = element_of(last.scalar_type()),
-                                      .scratch = scratch.mutable_data_ptr()},
-                                     stream_of(last)));
     return to_last;
   }
 };

@@ -31,19 +31,7 @@ struct LinearRelu : torch::autograd::Function<LinearRelu> {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1], &y = saved[2];
     const c10::cuda::CUDAGuard guard(y.device());
-    const at::Tensor gradient = incoming[0].to(y.scalar_type()).contiguous();
-    const at::Tensor before = at::empty_like(y);
-    const at::Tensor bias = at::empty({y.size(1)}, y.options().dtype(at::kFloat));
-    const at::Tensor scratch = bytes_like(cuda::parts_bytes(y.size(0), y.size(1)), y);
-    check_launch(cuda::relu_gradient({.incoming = gradient.const_data_ptr(),
-                                      .gate = y.const_data_ptr(),
-                                      .outgoing = before.mutable_data_ptr(),
-                                      .bias = floats_of(bias),
-                                      .rows = y.size(0),
-                                      .columns = y.size(1),
-                                      .element = element_of(y.scalar_type()),
-                                      .scratch = scratch.mutable_data_ptr()},
-                                     stream_of(y)));
+    const auto [before, bias] = through_relu(incoming[0], y);
     const at::Tensor to_x = context->needs_input_grad(0) ? at::mm(before, weight) : at::Tensor();
     const at::Tensor to_weight = context->needs_input_grad(1) ? float_product(before, x) : at::Tensor();
     return {to_x, to_weight, bias};

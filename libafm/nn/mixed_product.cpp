@@ -5,6 +5,34 @@
 #include "libafm/nn/cuda_launch.h"
 
 namespace afm::nn {
+namespace {
+
+Gated through(const at::Tensor& incoming, const at::Tensor& gate,
+              cuda::Status (*pass)(const cuda::GateGradient&, cuda::Stream)) {
+  const at::Tensor gradient = incoming.to(gate.scalar_type()).contiguous();
+  const at::Tensor scratch = bytes_like(cuda::parts_bytes(gate.size(0), gate.size(1)), gate);
+  Gated gated{at::empty_like(gate), at::empty({gate.size(1)}, gate.options().dtype(at::kFloat))};
+  check_launch(pass({.incoming = gradient.const_data_ptr(),
+                     .gate = gate.const_data_ptr(),
+                     .outgoing = gated.gradient.mutable_data_ptr(),
+                     .bias = floats_of(gated.sums),
+                     .rows = gate.size(0),
+                     .columns = gate.size(1),
+                     .element = element_of(gate.scalar_type()),
+                     .scratch = scratch.mutable_data_ptr()},
+                    stream_of(gate)));
+  return gated;
+}
+
+}  // namespace
+
+Gated through_relu(const at::Tensor& incoming, const at::Tensor& y) {
+  return through(incoming, y, cuda::relu_gradient);
+}
+
+Gated through_factor(const at::Tensor& incoming, const at::Tensor& factor) {
+  return through(incoming, factor, cuda::factor_gradient);
+}
 
 bool is_device_matrix(const at::Tensor& x) {
   const bool fits = x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16;

@@ -19,6 +19,13 @@ bool is_array_beside(const at::Tensor& x, const at::Tensor& values);
 // The task of a layer of one output on x, without what is added.
 cuda::Row row_of(const at::Tensor& x, const at::Tensor& weight);
 
+// What passes a gate backwards, in the gate's type, and its sums over rows in float32.
+struct Gated {
+  at::Tensor gradient, sums;  // [B, m], [m]
+};
+Gated through_relu(const at::Tensor& incoming, const at::Tensor& y);         // y = relu(z) [B, m]: to z
+Gated through_factor(const at::Tensor& incoming, const at::Tensor& factor);  // of factor * z [B, m]: to z
+
 // Parameters of float32 in bfloat16, all in one launch.
 std::vector<at::Tensor> rounded(at::TensorList parameters);
 // weight and bias in the type of what they meet.
