@@ -36,8 +36,7 @@ DeepFMImpl::DeepFMImpl(DeepFMOptions chosen, Schema counted, const RankPlan& pla
 
 at::Tensor DeepFMImpl::forward(const Batch& batch) {
   if (const auto fused = fused_features(*embedding, batch, schema().dense_count(), /*interaction=*/true)) {
-    const at::Tensor score = wide_dense ? fused->score + wide_dense->forward(batch.dense).squeeze(1) : fused->score;
-    return mlp->forward_beside(fused->input, score, bias);
+    return fused_logit(*fused, wide_dense, batch, bias, *mlp);
   }
   const nn::EmbeddingOutput output = embedding->lookup(batch.ids);
   const at::Tensor read = read_of(*embedding, output, batch.ids);

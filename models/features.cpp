@@ -122,6 +122,13 @@ std::optional<nn::EmbeddingFeatures> fused_features(nn::EmbeddingImpl& embedding
       interaction);
 }
 
+at::Tensor fused_logit(const nn::EmbeddingFeatures& features, nn::Linear& wide_dense, const Batch& batch,
+                       const at::Tensor& bias, nn::MlpImpl& mlp) {
+  const at::Tensor& score = features.score;
+  return mlp.forward_beside(features.input, wide_dense ? score + wide_dense->forward(batch.dense).squeeze(1) : score,
+                            bias);
+}
+
 at::Tensor concatenate(const at::Tensor& values, const at::Tensor& dense) {
   const at::Tensor flat = values.flatten(1);
   return dense.defined() ? at::cat({flat, dense}, 1) : flat;

@@ -93,6 +93,10 @@ at::Tensor dense_features(const Batch& batch, int64_t count, const at::Tensor& v
 std::optional<nn::EmbeddingFeatures> fused_features(nn::EmbeddingImpl& embedding, const Batch& batch, int64_t count,
                                                     bool interaction);
 
+// The logit of fused features, [B]: their score, the first-order terms of dense features, bias [1], and the deep part.
+at::Tensor fused_logit(const nn::EmbeddingFeatures& features, nn::Linear& wide_dense, const Batch& batch,
+                       const at::Tensor& bias, nn::MlpImpl& mlp);
+
 // values [B, F, D] or latents [B, K], dense [B, Q] or undefined -> [B, F D + Q] or [B, K + Q].
 at::Tensor concatenate(const at::Tensor& values, const at::Tensor& dense);
 

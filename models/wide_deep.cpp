@@ -31,8 +31,7 @@ WideDeepImpl::WideDeepImpl(WideDeepOptions chosen, Schema counted, const RankPla
 
 at::Tensor WideDeepImpl::forward(const Batch& batch) {
   if (const auto fused = fused_features(*embedding, batch, schema().dense_count(), /*interaction=*/false)) {
-    const at::Tensor score = wide_dense ? fused->score + wide_dense->forward(batch.dense).squeeze(1) : fused->score;
-    return mlp->forward_beside(fused->input, score, bias);
+    return fused_logit(*fused, wide_dense, batch, bias, *mlp);
   }
   const nn::EmbeddingOutput output = embedding->lookup(batch.ids);
   const at::Tensor read = read_of(*embedding, output, batch.ids);

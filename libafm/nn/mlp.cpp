@@ -58,10 +58,25 @@ void MlpImpl::adopt_children() {
   norms = typed_children<torch::nn::BatchNorm1d>(*this, "norms");
 }
 
-at::Tensor MlpImpl::forward(at::Tensor x) {
+at::Tensor MlpImpl::forward(const at::Tensor& x) {
+  check_input(x);
+  if (const auto y = fused(x)) return *y;
+  return layer_by_layer(x);
+}
+
+at::Tensor MlpImpl::forward_beside(const at::Tensor& x, const at::Tensor& beside, const at::Tensor& beside_bias) {
+  check_input(x);
+  TORCH_CHECK(options.out_features == 1, "Mlp: forward_beside() needs one output, got ", options.out_features);
+  if (const auto logit = fused(x, beside, beside_bias)) return logit->squeeze(1);
+  return beside + beside_bias + layer_by_layer(x).squeeze(1);
+}
+
+void MlpImpl::check_input(const at::Tensor& x) const {
   TORCH_CHECK(x.dim() == 2 && x.size(1) == options.in_features, "Mlp: expected [B, ", options.in_features, "], got ",
               x.sizes());
-  if (const auto y = fused(x)) return *y;
+}
+
+at::Tensor MlpImpl::layer_by_layer(at::Tensor x) {
   for (std::size_t i = 0; i < layers.size(); ++i) {
     if (norms.empty() && x.is_cuda()) {
       x = layers[i]->forward_relu(x);
@@ -74,11 +89,6 @@ at::Tensor MlpImpl::forward(at::Tensor x) {
   return head ? head->forward(x) : x;
 }
 
-at::Tensor MlpImpl::forward_beside(const at::Tensor& x, const at::Tensor& beside, const at::Tensor& beside_bias) {
-  if (const auto logit = fused(x, beside, beside_bias)) return logit->squeeze(1);
-  return beside + beside_bias + forward(x).squeeze(1);
-}
-
 std::optional<at::Tensor> MlpImpl::fused(const at::Tensor& x, const at::Tensor& beside,
                                          const at::Tensor& beside_bias) const {
   if (!x.is_cuda() || !norms.empty() || (is_training() && options.dropout > 0)) return std::nullopt;
@@ -87,7 +97,7 @@ std::optional<at::Tensor> MlpImpl::fused(const at::Tensor& x, const at::Tensor& 
     if (!layer->is_plain()) return std::nullopt;
     hidden.push_back({layer->weight, layer->bias});
   }
-  if (!head) return beside.defined() ? std::nullopt : fused_mlp(x, hidden, {});
+  if (!head) return fused_mlp(x, hidden, {});
   if (!head->is_plain() || head->options.out_features != 1) return std::nullopt;
   return fused_mlp(x, hidden, {head->weight, head->bias, beside, beside_bias});
 }

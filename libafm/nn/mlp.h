@@ -31,8 +31,8 @@ class MlpImpl : public torch::nn::Cloneable<MlpImpl> {
   void reset() override;
   std::shared_ptr<torch::nn::Module> clone(const std::optional<torch::Device>& device = std::nullopt) const override;
 
-  at::Tensor forward(at::Tensor x);  // [B, n] -> [B, out_features] or [B, H_last]
-  // forward(x) of one output + beside [B] + beside_bias [1] -> [B]: the logit of a model that has other parts.
+  at::Tensor forward(const at::Tensor& x);  // [B, n] -> [B, out_features] or [B, H_last]
+  // forward(x) + beside [B] + beside_bias [1] -> [B], where the output is one: the logit of a model with other parts.
   at::Tensor forward_beside(const at::Tensor& x, const at::Tensor& beside, const at::Tensor& beside_bias);
   int64_t output_width() const;
 
@@ -43,6 +43,8 @@ class MlpImpl : public torch::nn::Cloneable<MlpImpl> {
 
  private:
   void adopt_children();
+  void check_input(const at::Tensor& x) const;
+  at::Tensor layer_by_layer(at::Tensor x);
   // forward() or forward_beside(), where they are one function.
   std::optional<at::Tensor> fused(const at::Tensor& x, const at::Tensor& beside = {},
                                   const at::Tensor& beside_bias = {}) const;

@@ -162,5 +162,27 @@ TEST_CASE("one row cannot be trained with batch norm") {
   CHECK(mlp->forward(torch::zeros({1, 3})).sizes() == at::IntArrayRef{1, 1});
 }
 
+TEST_CASE("an Mlp beside other parts of a logit adds them to its output, gradients too") {
+  torch::manual_seed(5);
+  Mlp mlp = random_mlp({.in_features = 6, .hidden = {8, 5}, .batch_norm = false});
+  const at::Tensor x = torch::randn({50, 6}), beside = torch::randn({50}).requires_grad_();
+  const at::Tensor bias = torch::randn({1}).requires_grad_();
+  const at::Tensor logit = mlp->forward_beside(x, beside, bias), deep = mlp->forward(x).squeeze(1);
+  CHECK(relative_error(logit, (deep + beside + bias).to(at::kDouble)) < 1e-6);
+  CHECK(relative_error(logit, (deep + beside).to(at::kDouble)) > 1e-2);
+  const at::Tensor weights = torch::randn({50});
+  const auto gradients = torch::autograd::grad({(logit * weights).sum()}, {beside, bias});
+  CHECK(at::equal(gradients[0], weights));
+  CHECK(at::allclose(gradients[1], weights.sum().view({1}), 1e-4, 1e-5));
+}
+
+TEST_CASE("an Mlp refuses an input of another width, and parts beside another output than one") {
+  const at::Tensor x = torch::randn({3, 6}), beside = torch::zeros({3}), bias = torch::zeros({1});
+  Mlp one(MlpOptions{.in_features = 6, .hidden = {8}}), none(MlpOptions{.in_features = 6, .out_features = 0});
+  CHECK_THROWS_AS(one->forward(x.narrow(1, 0, 5)), c10::Error);
+  CHECK_THROWS_AS(one->forward_beside(x.narrow(1, 0, 5), beside, bias), c10::Error);
+  CHECK_THROWS_AS(none->forward_beside(x, beside, bias), c10::Error);
+}
+
 }  // namespace
 }  // namespace afm::nn
