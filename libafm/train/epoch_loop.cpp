@@ -78,14 +78,15 @@ EpochLoop::EpochLoop(Model& model, const Dataset& train_set, const Dataset& vali
       optimizer_(make_optimizer(moved(model, device_), options)),
       loss_sum_(at::zeros({}, at::TensorOptions(device_).dtype(at::kDouble))),
       finite_batches_(at::zeros({}, at::TensorOptions(device_).dtype(at::kLong))) {
-  stream_.prepare(0);
+  const bool resumes = options_.resume && std::filesystem::exists(options_.checkpoint);
+  if (!resumes) stream_.prepare(0);
   if (streams_rows_) streamed_ = std::make_unique<StreamedBatches>(train_set_, device_, options.batch_size);
   if (device_.is_cuda() && !streams_rows_) resident_ = train_set_.range(0, train_set_.size());
   if (options.cuda_graph && model.repeats_itself() && device_.is_cuda()) record_steps();
   position_.learning_rate = options.learning_rate;
   seed_random(options.seed, device_);
   keep_best();
-  if (options.resume && std::filesystem::exists(options.checkpoint)) restore();
+  if (resumes) restore();
 }
 
 History EpochLoop::run() {
