@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds with the CUDA kernels, then runs the tests tagged [cuda] and benchmarks/train_gpu.py: every log in one folder.
 #
+#   pip install nvidia-cutlass==4.2.0.0
 #   TORCH_CUDA_ARCH_LIST=9.0a benchmarks/gpu.sh OUTPUT_FOLDER [build | run]      (both without a third word)
 set -uo pipefail
 out=$(realpath "$1")
